@@ -1,0 +1,106 @@
+"""ClipRecord: the contract between those who write clips (toyworld, annotate) and those who read them (data).
+
+A record describes one clip: its video file, captions, and the subjects seen in it. Paths are relative to the folder
+that holds the records file. Masks are COCO run-length encodings (pycocotools, compressed, column-major), one per frame.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from alchemint import timeline
+
+SCHEMA_VERSION = 1
+RECORDS_FILE = "records.jsonl"
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TimedCaption(_Row):
+    """A caption of a part of the clip, [start, end) in seconds."""
+
+    during: tuple[float, float]
+    text: str
+
+
+class Reference(_Row):
+    """One picture of a subject: an image file with alpha, and the clip frame it was cut from (None: taken apart)."""
+
+    image: str
+    frame: int | None = None
+
+
+class Track(_Row):
+    """Where a subject is, frame by frame. Frames without it have area 0, an empty mask and no box."""
+
+    areas: tuple[int, ...] = Field(description="mask pixels per frame")
+    boxes: tuple[tuple[int, int, int, int] | None, ...] = Field(description="x0, y0, x1, y1 per frame, end-exclusive")
+    masks: tuple[str, ...] = Field(description="COCO RLE counts per frame")
+
+    def present(self, min_area: int = 1) -> list[bool]:
+        """Tell per frame whether at least `min_area` mask pixels are seen."""
+        return [area >= min_area for area in self.areas]
+
+    def span(self, min_area: int = 1) -> timeline.Frames | None:
+        """Return the first and last frame with at least `min_area` mask pixels; gaps between are ignored."""
+        seen = [frame for frame, there in enumerate(self.present(min_area)) if there]
+        return (seen[0], seen[-1]) if seen else None
+
+
+class Entity(_Row):
+    """A subject of the clip: the word that names it in the caption, its references and its track."""
+
+    name: str
+    word: str
+    references: tuple[Reference, ...]
+    track: Track
+
+
+class ClipRecord(_Row):
+    """One clip with captions and tracked subjects."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    clip_id: str
+    source: str
+    video: str
+    fps: float = Field(gt=0)
+    num_frames: int = Field(ge=1)
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    caption: str
+    events: tuple[TimedCaption, ...] = ()
+    entities: tuple[Entity, ...] = ()
+
+    @model_validator(mode="after")
+    def _tracks_cover_every_frame(self) -> "ClipRecord":
+        for entity in self.entities:
+            track = entity.track
+            if not len(track.areas) == len(track.boxes) == len(track.masks) == self.num_frames:
+                raise ValueError(f'clip {self.clip_id}, entity "{entity.name}": the track must have one area, box and '
+                                 f"mask for each of the {self.num_frames} frames")
+        return self
+
+
+def write_records(folder: Path, records: Iterable[ClipRecord]) -> Path:
+    """Write `records.jsonl` into `folder`, whole or not at all; return its path."""
+    path = folder / RECORDS_FILE
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(record.model_dump_json() + "\n" for record in records), encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def read_records(folder: Path) -> Iterator[ClipRecord]:
+    """Yield the records of `folder`; ValueError names the line that does not fit the schema."""
+    path = folder / RECORDS_FILE
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield ClipRecord.model_validate(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: not a valid clip record: {error}") from error

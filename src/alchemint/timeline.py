@@ -1,0 +1,117 @@
+"""Seconds, frames and latent positions: the only place that converts between them.
+
+Three axes are in use:
+
+    seconds   what users write. Intervals are half-open: [start, end).
+    frames    pixel frame f of a video is shown at f / fps seconds, f = 0 .. num_frames - 1.
+    latent    the time axis inside the model. Wan's VAE is causal with stride 4: latent 0 holds frame 0,
+              latent k >= 1 holds frames 4k-3 .. 4k. A frame's position tau on that axis is a float
+              such that the centre of latent k's frames is exactly k.
+
+A video of num_frames frames spans (num_frames - 1) / fps seconds from its first frame to its last (Wan's 81 frames
+at 16 fps are "5 seconds"). The last frame is shown at exactly that time; an interval that ends there includes it, so
+that "until the end" means the whole rest of the video.
+"""
+
+import math
+from collections.abc import Sequence
+
+TEMPORAL_STRIDE = 4
+"""Pixel frames in a latent frame (all latents but the first), a property of Wan's video VAE."""
+
+_TOLERANCE = 1e-6
+"""Slack in frames for seconds that were computed in floating point, e.g. 0.1 * 3."""
+
+Seconds = tuple[float, float]
+Frames = tuple[int, int]
+LatentSpan = tuple[float, float]
+
+
+def duration_s(num_frames: int, fps: float) -> float:
+    """Return the time in seconds at which the last of `num_frames` frames is shown."""
+    return (num_frames - 1) / fps
+
+
+def is_valid_num_frames(num_frames: int) -> bool:
+    """Tell whether the VAE can hold exactly `num_frames` frames: 4k+1 with k >= 0."""
+    return num_frames >= 1 and num_frames % TEMPORAL_STRIDE == 1
+
+
+def nearest_num_frames(num_frames: float) -> list[int]:
+    """Return the valid frame counts next to `num_frames`: the one below (if any) and the one above."""
+    below = TEMPORAL_STRIDE * math.floor((num_frames - 1) / TEMPORAL_STRIDE) + 1
+    return [count for count in (below, below + TEMPORAL_STRIDE) if count >= 1]
+
+
+def num_frames_for(duration: float, fps: float) -> int:
+    """Return the frame count whose last frame is shown at `duration` seconds.
+
+    Raises ValueError, with the two nearest durations that fit, when that is no whole number of the form 4k+1.
+    """
+    exact = duration * fps + 1
+    num_frames = round(exact)
+    if abs(exact - num_frames) <= 1e-3 and is_valid_num_frames(num_frames):
+        return num_frames
+    mends = " or ".join(f"{duration_s(count, fps):g} s ({count} frames)" for count in nearest_num_frames(exact))
+    raise ValueError(f"duration {duration:g} s at {fps:g} fps makes {exact:g} frames, "
+                     f"but the count must be 4k+1; use {mends}")
+
+
+def num_latents(num_frames: int) -> int:
+    """Return T, the number of latent frames that hold `num_frames` (4k+1) pixel frames."""
+    assert is_valid_num_frames(num_frames), num_frames
+    return 1 + (num_frames - 1) // TEMPORAL_STRIDE
+
+
+def frames_of_latent(latent: int) -> Frames:
+    """Return the first and last pixel frame that latent frame `latent` holds."""
+    return (0, 0) if latent == 0 else (TEMPORAL_STRIDE * latent - 3, TEMPORAL_STRIDE * latent)
+
+
+def frames_in(interval: Seconds, fps: float, num_frames: int) -> Frames | None:
+    """Return the first and the last frame (inclusive) shown within [start, end), or None when there is none.
+
+    The last frame of the video belongs to an interval that ends at the video's duration.
+    """
+    start, end = interval
+    first = max(0, math.ceil(start * fps - _TOLERANCE))
+    last = math.ceil(end * fps - _TOLERANCE) - 1
+    if end * fps >= num_frames - 1 - _TOLERANCE:
+        last = num_frames - 1
+    return (first, last) if first <= last else None
+
+
+def seconds_of(frames: Frames, fps: float, num_frames: int) -> Seconds:
+    """Return the interval [start, end) in seconds of the frames first .. last; the inverse of `frames_in`."""
+    first, last = frames
+    return first / fps, (duration_s(num_frames, fps) if last == num_frames - 1 else (last + 1) / fps)
+
+
+def tau(frame: int) -> float:
+    """Return the position of a pixel frame on the latent axis: 0 for frame 0, (f + 1.5) / 4 for f >= 1."""
+    return 0.0 if frame == 0 else (frame + 1.5) / TEMPORAL_STRIDE
+
+
+def latent_span(frames: Frames) -> LatentSpan:
+    """Return [t0, t1] on the latent axis of the frames first .. last."""
+    return tau(frames[0]), tau(frames[1])
+
+
+def latent_span_of(interval: Seconds, fps: float, num_frames: int) -> LatentSpan:
+    """Return [t0, t1] on the latent axis of an interval in seconds; ValueError when no frame falls in it."""
+    frames = frames_in(interval, fps, num_frames)
+    if frames is None:
+        raise ValueError(f"interval [{interval[0]:g}, {interval[1]:g}) s holds no frame at {fps:g} fps; "
+                         f"make it at least {1 / fps:.3g} s long")
+    return latent_span(frames)
+
+
+def runs(present: Sequence[bool]) -> list[Frames]:
+    """Return the maximal runs of true values as (first, last) frames, inclusive."""
+    found: list[Frames] = []
+    for frame, there in enumerate(present):
+        if there and found and found[-1][1] == frame - 1:
+            found[-1] = (found[-1][0], frame)
+        elif there:
+            found.append((frame, frame))
+    return found
