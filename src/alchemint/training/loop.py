@@ -1,0 +1,232 @@
+"""The training loop: one process, any objective.
+
+Nothing random is carried from step to step. Batch `step` comes from the dataset at index `step`, and the noise of a
+step from a generator seeded with (seed, step); so a resumed run continues bit for bit from weights, moments and the
+step number alone.
+"""
+
+import contextlib
+import json
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from diffusers.training_utils import EMAModel
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from alchemint.training import checkpoint
+from alchemint.training.recipe import Optimizer, Run
+
+logger = logging.getLogger(__name__)
+
+
+class Objective(Protocol):
+    """What is optimised. The loop knows nothing else of the models."""
+
+    modules: dict[str, nn.Module]
+    """The trained modules by the name that their files bear."""
+
+    def parameter_groups(self, optimizer: Optimizer) -> list[dict[str, Any]]:
+        """Return the parameters with their learning rates, in the form that torch optimizers take."""
+
+    def batches(self, num_steps: int) -> Dataset[Any]:
+        """Return the dataset whose item `step` is the batch of that step."""
+
+    def loss(self, batch: Any, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the scalar loss of a batch and what else is worth a look in the log."""
+
+    def write_sheet(self, path: Path) -> None:
+        """Draw what the modules, with the averaged weights in place, make of fixed examples."""
+
+    def export(self, folder: Path) -> None:
+        """Write the modules, with the averaged weights in place, in the format that users load."""
+
+
+class _Stop:
+    """Turns the first SIGTERM or Ctrl-C into a wish to stop at the next step."""
+
+    def __init__(self) -> None:
+        self.wished = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Stop":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._wish)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _wish(self, number: int, frame: FrameType | None) -> None:
+        self.wished = True
+        signal.signal(number, self._previous[number])
+
+
+class _Steps(Sampler[int]):
+    """The step numbers from `first` on."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self._range = range(first, last)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._range)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+
+def train(objective: Objective, output: Path, seed: int, optimizer_options: Optimizer, run: Run,
+          fingerprint: str) -> checkpoint.Progress:
+    """Train until `run.steps`, `run.max_minutes` or a stop signal, resuming from the newest checkpoint in `output`.
+
+    Writes `<output>/log.jsonl`, contact sheets, checkpoints and, at the end, `<output>/export`. Raises
+    FloatingPointError when the loss is no longer finite.
+    """
+    device = torch.device(pick_device(run))
+    if run.num_threads is not None:
+        torch.set_num_threads(run.num_threads)
+    for module in objective.modules.values():
+        module.to(device).train()
+    parameters = [parameter for module in objective.modules.values() for parameter in module.parameters()]
+    optimizer = torch.optim.AdamW(objective.parameter_groups(optimizer_options), betas=optimizer_options.betas,
+                                  weight_decay=optimizer_options.weight_decay, fused=True)
+    ema = EMAModel(parameters, decay=run.ema_decay, use_ema_warmup=True, inv_gamma=10, power=1.0, foreach=True)
+    state = checkpoint.TrainedState(objective.modules, optimizer, ema)
+
+    checkpoints = output / "checkpoints"
+    progress = checkpoint.Progress(0, 0.0)
+    if (found := checkpoint.latest(checkpoints)) is not None:
+        progress = checkpoint.restore(found, state, fingerprint)
+        logger.info("resumed from %s", found)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(optimizer_options, run.steps))
+    schedule.last_epoch = progress.step - 1
+    schedule.step()
+
+    loader = DataLoader(objective.batches(run.steps), batch_size=None, sampler=_Steps(progress.step, run.steps),
+                        num_workers=run.num_workers, multiprocessing_context="spawn" if run.num_workers else None,
+                        prefetch_factor=4 if run.num_workers else None)
+    log = _Log(output / "log.jsonl", run)
+    started = saved_at = time.monotonic()
+    step, spent = progress.step, progress.seconds
+    with _Stop() as stop, log:
+        for batch in loader:
+            generator = torch.Generator(device).manual_seed(seed * 1_000_003 + step)
+            with autocast(device, run):
+                loss, details = objective.loss(to_device(batch, device), generator)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(parameters, optimizer_options.max_grad_norm)
+            if not torch.isfinite(norm):
+                raise FloatingPointError(f"step {step}: loss {loss.item():g}, gradient norm {norm.item():g}; "
+                                         "lower the learning rate or resume from an older checkpoint")
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            schedule.step()
+            ema.step(parameters)
+            step += 1
+            spent = progress.seconds + time.monotonic() - started
+            log.add(step, spent, {"loss": loss.detach(), "grad_norm": norm, **details},
+                    {"lr": schedule.get_last_lr()[0]})
+
+            out_of_time = run.max_minutes is not None and spent >= 60 * run.max_minutes
+            if time.monotonic() - saved_at >= 60 * run.checkpoint_minutes or stop.wished or out_of_time:
+                checkpoint.save(checkpoints, state, checkpoint.Progress(step, spent), fingerprint,
+                                run.keep_checkpoints)
+                saved_at = time.monotonic()
+            if step % run.sheet_every == 0:
+                with averaged(ema, parameters, objective.modules):
+                    objective.write_sheet(output / "sheets" / f"step-{step:08d}.png")
+            if stop.wished or out_of_time:
+                break
+    final = checkpoint.Progress(step, spent)
+    checkpoint.save(checkpoints, state, final, fingerprint, run.keep_checkpoints)
+    with averaged(ema, parameters, objective.modules):
+        objective.export(output / "export")
+    return final
+
+
+def pick_device(run: Run) -> str:
+    """Return the device a run trains on."""
+    if run.device != "auto":
+        return run.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def autocast(device: torch.device, run: Run) -> torch.autocast:
+    """Return the mixed-precision context of a run: bfloat16 matrix products, float32 weights and moments."""
+    automatic = run.precision == "auto" and device.type == "cuda"
+    return torch.autocast(device.type, torch.bfloat16, enabled=automatic or run.precision == "bfloat16")
+
+
+def learning_rate_factor(options: Optimizer, num_steps: int):  # noqa: ANN201
+    """Return the function step -> factor of the learning rate: linear warm-up, constant, linear decay to zero."""
+    decay_steps = max(1, round(options.decay_share * num_steps))
+
+    def factor(step: int) -> float:
+        warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
+        return warm * (min(1.0, (num_steps - step) / decay_steps) if options.decay_share else 1.0)
+
+    return factor
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move the tensors of a batch (a tensor, or a dataclass with a `to` method) to `device`."""
+    return batch.to(device, non_blocking=True)
+
+
+@contextlib.contextmanager
+def averaged(ema: EMAModel, parameters: list[nn.Parameter], modules: dict[str, nn.Module]) -> Iterator[None]:
+    """Put the averaged weights in place, in evaluation mode, for the time of the context."""
+    ema.store(parameters)
+    ema.copy_to(parameters)
+    for module in modules.values():
+        module.eval()
+    try:
+        yield
+    finally:
+        ema.restore(parameters)
+        for module in modules.values():
+            module.train()
+
+
+class _Log:
+    """Means over `log_every` steps, appended to a JSONL file and told to the logger."""
+
+    def __init__(self, path: Path, run: Run) -> None:
+        self._path = path
+        self._run = run
+        self._values: dict[str, list[torch.Tensor]] = {}
+        self._mark: tuple[int, float] | None = None
+
+    def __enter__(self) -> "_Log":
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def add(self, step: int, seconds: float, values: dict[str, torch.Tensor], extra: dict[str, float]) -> None:
+        """Note the values of one step; write a row when `log_every` steps have come together."""
+        self._mark = self._mark or (step - 1, seconds)
+        for name, value in values.items():
+            self._values.setdefault(name, []).append(value.detach())
+        if step % self._run.log_every:
+            return
+        since, then = self._mark
+        rate = (step - since) * self._run.batch_size / max(seconds - then, 1e-9)
+        row = {"step": step, "seconds": round(seconds, 1), "samples_per_s": round(rate, 2), **extra,
+               **{name: float(f"{torch.stack(held).float().mean().item():.6g}")
+                  for name, held in self._values.items()}}
+        self._values, self._mark = {}, (step, seconds)
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        remaining = (self._run.steps - step) * self._run.batch_size / rate / 60
+        logger.info("step %d/%d  loss %.4f  %.1f samples/s  %.0f min left", step, self._run.steps, row["loss"], rate,
+                    remaining)

@@ -1,0 +1,96 @@
+"""The video VAE's objective: diffusers' AutoencoderKLWan from scratch, on windows of clips.
+
+    loss = |x - x'| + edge_weight |grad x - grad x'| + kl_weight KL(q(z|x) || N(0, 1))
+
+The edge term (differences of neighbouring pixels) keeps outlines sharp where a perceptual network is not at hand.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from torch import nn
+from torch.utils.data import Dataset
+
+from alchemint import media
+from alchemint.data.clips import ClipSource
+from alchemint.data.windows import PixelWindows, WindowOptions
+from alchemint.training.recipe import Optimizer, VaeRecipe
+
+_SHEET_CLIPS = 6
+_STATISTICS_CLIPS = 64
+
+
+class VaeObjective:
+    """Trains `vae` to reproduce windows of the clips of `source`."""
+
+    def __init__(self, recipe: VaeRecipe, source: ClipSource, heldout: ClipSource) -> None:
+        torch.manual_seed(recipe.seed)
+        self.vae = AutoencoderKLWan(**recipe.model)
+        self.modules: dict[str, nn.Module] = {"vae": self.vae}
+        self._recipe = recipe
+        self._source = source
+        self._heldout = heldout
+
+    def parameter_groups(self, optimizer: Optimizer) -> list[dict[str, Any]]:
+        """Return one group: all is new here."""
+        return [{"params": list(self.vae.parameters()), "lr": optimizer.lr}]
+
+    def batches(self, num_steps: int) -> Dataset[Any]:
+        """Return the dataset of pixel windows."""
+        options = WindowOptions(self._recipe.run.batch_size, self._recipe.window_lengths)
+        return PixelWindows(self._source, options, self._recipe.seed, num_steps)
+
+    def loss(self, batch: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss of windows (batch, 3, frames, height, width) uint8."""
+        pixels = as_pixels(batch)
+        posterior = self.vae.encode(pixels).latent_dist
+        decoded = self.vae.decode(posterior.sample(generator)).sample.float()
+        reconstruction = (decoded - pixels).abs().mean()
+        edges = edge_difference(decoded, pixels)
+        kl = 0.5 * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        loss = reconstruction + self._recipe.edge_weight * edges + self._recipe.kl_weight * kl
+        return loss, {"reconstruction": reconstruction, "edges": edges, "kl": kl}
+
+    @torch.no_grad()
+    def write_sheet(self, path: Path) -> None:
+        """Write held-out clips (odd rows) above what the VAE makes of them (even rows), enlarged three times."""
+        clips = torch.stack([torch.from_numpy(self._heldout(number, None).frames) for number in range(_SHEET_CLIPS)])
+        pixels = as_pixels(clips.permute(0, 4, 1, 2, 3).to(self.vae.device))
+        decoded = as_uint8(self.vae.decode(self.vae.encode(pixels).latent_dist.mode()).sample)
+        rows = [np.concatenate(list(video[::3]), axis=1)
+                for pair in zip(clips.numpy(), decoded, strict=True) for video in pair]
+        media.write_image(path, np.concatenate(rows).repeat(3, axis=0).repeat(3, axis=1))
+
+    def export(self, folder: Path) -> None:
+        """Write the VAE with the mean and the deviation of its latents in its config."""
+        mean, std = self._latent_statistics()
+        self.vae.register_to_config(latents_mean=mean, latents_std=std)
+        self.vae.save_pretrained(folder / "vae")
+
+    @torch.no_grad()
+    def _latent_statistics(self) -> tuple[list[float], list[float]]:
+        latents = []
+        for number in range(_STATISTICS_CLIPS):
+            frames = torch.from_numpy(self._source(number, None).frames)[None].permute(0, 4, 1, 2, 3)
+            latents.append(self.vae.encode(as_pixels(frames.to(self.vae.device))).latent_dist.mode().float())
+        flat = torch.cat(latents).transpose(0, 1).flatten(1)
+        return [round(value, 5) for value in flat.mean(1).tolist()], [round(value, 5) for value in flat.std(1).tolist()]
+
+
+def as_pixels(frames: torch.Tensor) -> torch.Tensor:
+    """Convert uint8 0..255 to float32 -1..1."""
+    return frames.float() / 127.5 - 1
+
+
+def as_uint8(pixels: torch.Tensor) -> np.ndarray:
+    """Convert videos (batch, 3, frames, height, width), -1..1, to (batch, frames, height, width, 3) uint8."""
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1).cpu().numpy()
+
+
+def edge_difference(decoded: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """Return the mean absolute difference of the two videos' horizontal and vertical pixel differences."""
+    error = decoded - pixels
+    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
