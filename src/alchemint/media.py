@@ -1,0 +1,202 @@
+"""Image and video files in and out. Whatever the package writes is written whole or not at all.
+
+Shapes: an image is (height, width, 3), a video (frames, height, width, 3), both uint8 RGB.
+"""
+
+import os
+import secrets
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from PIL import Image, ImageOps
+
+NEUTRAL = 127
+"""The grey of the canvas that references are laid on, in training and in use."""
+
+CANVAS_SHARE = 0.8
+"""The share of the canvas that a cut-out subject fills, in the direction in which it fills more."""
+
+MAX_MEGAPIXELS = 64
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "TGA")
+
+_EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+"""swscale's other settings are off by one or two in every colour."""
+
+_WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
+    """Return an image file (or PIL image) upright and decoded: mode RGBA when part of it is transparent, else RGB.
+
+    Raises FileNotFoundError, or ValueError for a file that is no image, is cut short, has more than 64 megapixels (told
+    from its header, before anything is decoded), or is transparent all over.
+    """
+    if isinstance(source, Image.Image):
+        return _upright(source, "image")
+    label = f'image "{os.fspath(source)}"'
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large images between its own limits; ours is checked right after.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(source, formats=IMAGE_FORMATS)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{label} does not exist; correct its path") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{label} has more than {MAX_MEGAPIXELS} megapixels; make it smaller") from error
+    except Exception as error:  # Pillow raises whatever its format readers stumble over
+        raise ValueError(f"{label} is no readable image; allowed are {', '.join(IMAGE_FORMATS)}; "
+                         "convert it to one of them") from error
+    with opened:
+        megapixels = opened.width * opened.height / 1e6
+        if megapixels > MAX_MEGAPIXELS:
+            raise ValueError(f"{label} has {megapixels:.1f} megapixels, but at most {MAX_MEGAPIXELS} are allowed; "
+                             "make it smaller")
+        try:
+            opened.load()
+        except Exception as error:  # as above
+            raise ValueError(f"{label} cannot be decoded ({error}); save it again") from error
+        return _upright(opened, label)
+
+
+def _upright(image: Image.Image, label: str) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode in _WIDE_MODES:
+        # Pillow would clip 16-bit grey values at 255 rather than scale them.
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError(f"{label} has floating-point pixels; save it with 8 or 16 bits per channel")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    alpha = np.asarray(image.getchannel("A"))
+    if not alpha.any():
+        raise ValueError(f"{label} is transparent all over; give one that shows the subject")
+    return image.convert("RGB") if (alpha == 255).all() else image
+
+
+def reference_canvas(image: Image.Image, width: int, height: int) -> np.ndarray:
+    """Lay a reference image on the neutral canvas, (height, width, 3) uint8.
+
+    With alpha: what is not transparent is scaled to fill 80 % of the canvas in one direction and at most that in the
+    other, and centred. Without alpha the whole image is fitted into the canvas, centred. The aspect ratio is kept.
+    """
+    canvas = np.full((height, width, 3), NEUTRAL, np.uint8)
+    share, box = 1.0, (0, 0, *image.size)
+    if image.mode == "RGBA":
+        visible = image.getchannel("A").getbbox()
+        if visible is None:
+            return canvas
+        share, box = CANVAS_SHARE, visible
+        # Premultiplied, so that the hidden colour of transparent pixels cannot bleed into the edges.
+        image = image.crop(box).convert("RGBa")
+    else:
+        image = image.convert("RGB")
+    box_width, box_height = box[2] - box[0], box[3] - box[1]
+    scale = share * min(width / box_width, height / box_height)
+    size = max(1, round(box_width * scale)), max(1, round(box_height * scale))
+    pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    target = canvas[top:top + size[1], left:left + size[0]]
+    if pixels.shape[-1] == 3:
+        target[:] = pixels
+    else:
+        through = (255 - pixels[..., 3:].astype(np.uint16)) * NEUTRAL + 127
+        target[:] = np.minimum(pixels[..., :3] + through // 255, 255)
+    return canvas
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; rename it to `path` at the end, or delete it upon any exception.
+
+    The folder is made when it does not exist. The temporary name keeps the suffix, by which writers know the format.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_image(path: str | os.PathLike[str], image: Image.Image | np.ndarray) -> None:
+    """Write an image file, whole or not at all; the suffix of `path` tells the format."""
+    with atomic_path(path) as partial:
+        (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(partial)
+
+
+def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float, crf: int = 12) -> None:
+    """Write frames (frames, height, width, 3) as H.264 that browsers play (yuv420p, BT.709), whole or not at all.
+
+    `crf` is x264's quality, 0 (lossless) to 51 (worst). Raises ValueError for an empty video, for one that is not uint8
+    RGB, and for an odd width or height, which yuv420p cannot hold.
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise ValueError(f"a video must be uint8 of shape (frames, height, width, 3), not {frames.dtype} of "
+                         f"{frames.shape}; convert it")
+    height, width = frames.shape[1:3]
+    if height % 2 or width % 2:
+        raise ValueError(f"video size {width} x {height} has an odd side, which H.264 in yuv420p cannot hold; "
+                         "pad or crop it to even sides")
+    with atomic_path(path) as partial, av.open(partial, "w", format="mp4", options={"movflags": "+faststart"}) as file:
+        stream = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(100_000), options={"crf": str(crf)})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.colorspace = Colorspace.ITU709
+        stream.codec_context.color_primaries = ColorPrimaries.BT709
+        stream.codec_context.color_trc = ColorTrc.BT709
+        stream.codec_context.color_range = ColorRange.MPEG
+        for frame in frames:
+            rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            file.mux(stream.encode(rgb.reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709,
+                src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.MPEG, interpolation=_EXACT,
+            )))
+        file.mux(stream.encode())
+
+
+def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
+    """Return all frames of a video file, (frames, height, width, 3) uint8, and its frames per second.
+
+    Raises FileNotFoundError, or ValueError for a file that holds no readable video.
+    """
+    try:
+        # Some real files carry metadata that is not UTF-8.
+        with av.open(path, "r", metadata_errors="ignore") as file:
+            if not file.streams.video:
+                raise ValueError(f"{os.fspath(path)} has no video stream; give a video file")
+            stream: Any = file.streams.video[0]
+            fps = float(stream.average_rate or stream.guessed_rate)
+            frames = [_rgb(frame) for frame in file.decode(stream)]
+    except av.error.FFmpegError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{os.fspath(path)} is not a readable video ({error.strerror}); save it again") from error
+    if not frames:
+        raise ValueError(f"{os.fspath(path)} holds no frame; save it again")
+    return np.stack(frames), fps
+
+
+def _rgb(frame: av.VideoFrame) -> np.ndarray:
+    known = {int(space) for space in Colorspace}
+    # Untagged files follow the habit of players: BT.709 from HD on, BT.601 below.
+    guess = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
+    space = Colorspace(frame.colorspace) if frame.colorspace in known else guess
+    return frame.reformat(
+        format="rgb24", src_colorspace=space, dst_color_range=ColorRange.JPEG, interpolation=_EXACT
+    ).to_ndarray()
