@@ -105,9 +105,7 @@ def train(objective: Objective, output: Path, seed: int, optimizer_options: Opti
     if (found := checkpoint.latest(checkpoints)) is not None:
         progress = checkpoint.restore(found, state, fingerprint)
         logger.info("resumed from %s", found)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(optimizer_options, run.steps))
-    schedule.last_epoch = progress.step - 1
-    schedule.step()
+    rates = [group["lr"] for group in optimizer.param_groups]
 
     loader = DataLoader(objective.batches(run.steps), batch_size=None, sampler=_Steps(progress.step, run.steps),
                         num_workers=run.num_workers, multiprocessing_context="spawn" if run.num_workers else None,
@@ -121,18 +119,20 @@ def train(objective: Objective, output: Path, seed: int, optimizer_options: Opti
             with autocast(device, run):
                 loss, details = objective.loss(to_device(batch, device), generator)
             loss.backward()
+            factor = learning_rate_factor(optimizer_options, step, run.steps)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
             norm = nn.utils.clip_grad_norm_(parameters, optimizer_options.max_grad_norm)
             if not torch.isfinite(norm):
                 raise FloatingPointError(f"step {step}: loss {loss.item():g}, gradient norm {norm.item():g}; "
                                          "lower the learning rate or resume from an older checkpoint")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            schedule.step()
             ema.step(parameters)
             step += 1
             spent = progress.seconds + time.monotonic() - started
             log.add(step, spent, {"loss": loss.detach(), "grad_norm": norm, **details},
-                    {"lr": schedule.get_last_lr()[0]})
+                    {"lr": rates[0] * factor})
 
             out_of_time = run.max_minutes is not None and spent >= 60 * run.max_minutes
             if time.monotonic() - saved_at >= 60 * run.checkpoint_minutes or stop.wished or out_of_time:
@@ -164,15 +164,11 @@ def autocast(device: torch.device, run: Run) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=automatic or run.precision == "bfloat16")
 
 
-def learning_rate_factor(options: Optimizer, num_steps: int):  # noqa: ANN201
-    """Return the function step -> factor of the learning rate: linear warm-up, constant, linear decay to zero."""
-    decay_steps = max(1, round(options.decay_share * num_steps))
-
-    def factor(step: int) -> float:
-        warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
-        return warm * (min(1.0, (num_steps - step) / decay_steps) if options.decay_share else 1.0)
-
-    return factor
+def learning_rate_factor(options: Optimizer, step: int, num_steps: int) -> float:
+    """Return the factor of the learning rate at `step`: linear warm-up, constant, linear decay to zero at the end."""
+    warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
+    decay_steps = options.decay_share * num_steps
+    return warm * (min(1.0, (num_steps - step) / decay_steps) if decay_steps else 1.0)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -95,14 +95,14 @@ class Dropout(_Section):
 
 
 class EncodedClips(_Section):
-    """The rolling pool of encoded clips: a group of clips with equal numbers of subjects is rendered and encoded once
-    and serves `uses` samples a clip, with other noise, timesteps and dropout each time."""
+    """The rolling pool of encoded clips (`data.encoded_clips`): a group of clips with equal numbers of subjects is
+    rendered and encoded once and serves `uses` steps, with other noise, timesteps and dropout each time."""
 
-    group_size: int = 32
-    num_groups: int = 32
-    uses: int = 4
+    num_groups: int = Field(32, ge=1, description="groups in a pool")
+    uses: int = Field(4, ge=1, description="steps that a group serves, in the mean")
+    num_lanes: int = Field(1, ge=1, description="pools; one for each worker process")
     subject_shares: tuple[float, ...] = Field((0.04, 0.42, 0.42, 0.08, 0.04), description="share by subjects a clip")
-    event_share: float = Field(0.3, description="share of the groups that keep their timed captions")
+    event_share: float = Field(0.3, ge=0, le=1, description="share of the groups that keep their timed captions")
 
 
 class TransformerRecipe(_Section):

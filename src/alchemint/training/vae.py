@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from alchemint import media
 from alchemint.data.clips import ClipSource
 from alchemint.data.windows import PixelWindows, WindowOptions
+from alchemint.model.latents import as_pixels, as_uint8
 from alchemint.training.recipe import Optimizer, VaeRecipe
 
 _SHEET_CLIPS = 6
@@ -59,9 +60,10 @@ class VaeObjective:
         """Write held-out clips (odd rows) above what the VAE makes of them (even rows), enlarged three times."""
         clips = torch.stack([torch.from_numpy(self._heldout(number, None).frames) for number in range(_SHEET_CLIPS)])
         pixels = as_pixels(clips.permute(0, 4, 1, 2, 3).to(self.vae.device))
-        decoded = as_uint8(self.vae.decode(self.vae.encode(pixels).latent_dist.mode()).sample)
+        decoded = self.vae.decode(self.vae.encode(pixels).latent_dist.mode()).sample
+        frames = as_uint8(decoded).permute(0, 2, 3, 4, 1).cpu().numpy()
         rows = [np.concatenate(list(video[::3]), axis=1)
-                for pair in zip(clips.numpy(), decoded, strict=True) for video in pair]
+                for pair in zip(clips.numpy(), frames, strict=True) for video in pair]
         media.write_image(path, np.concatenate(rows).repeat(3, axis=0).repeat(3, axis=1))
 
     def export(self, folder: Path) -> None:
@@ -78,16 +80,6 @@ class VaeObjective:
             latents.append(self.vae.encode(as_pixels(frames.to(self.vae.device))).latent_dist.mode().float())
         flat = torch.cat(latents).transpose(0, 1).flatten(1)
         return [round(value, 5) for value in flat.mean(1).tolist()], [round(value, 5) for value in flat.std(1).tolist()]
-
-
-def as_pixels(frames: torch.Tensor) -> torch.Tensor:
-    """Convert uint8 0..255 to float32 -1..1."""
-    return frames.float() / 127.5 - 1
-
-
-def as_uint8(pixels: torch.Tensor) -> np.ndarray:
-    """Convert videos (batch, 3, frames, height, width), -1..1, to (batch, frames, height, width, 3) uint8."""
-    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1).cpu().numpy()
 
 
 def edge_difference(decoded: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:

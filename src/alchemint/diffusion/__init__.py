@@ -1,0 +1,1 @@
+"""Rectified flow and classifier-free guidance as pure functions on tensors."""

@@ -1,0 +1,74 @@
+"""Classifier-free guidance with two conditions: the reference images (I) and the text (T).
+
+The model is evaluated with and without each, v(image, text): v00, vI0, v0T, vIT.
+
+    chained   v = v00 + s_I (vI0 - v00) + s_T (vIT - vI0)
+    joint     v = v00 + s_I (vI0 - v00) + s_T (v0T - v00) + s_IT (vIT - v00)
+
+An evaluation whose weight in the sum is zero is never made. Dropping the images never drops their intervals.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+Tensor = torch.Tensor
+
+Branch = tuple[bool, bool]
+"""(with images, with text)"""
+
+NEITHER, IMAGES, TEXT, BOTH = (False, False), (True, False), (False, True), (True, True)
+MODES = ("chained", "joint")
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly images and text steer.
+
+    mode: "chained" or "joint". image_scale s_I, text_scale s_T, joint_scale s_IT (joint mode only).
+    interval: the part of the steps, as fractions [start, end), in which guidance is applied; outside it the model is
+        evaluated once, with both conditions.
+    """
+
+    mode: str = "chained"
+    image_scale: float = 3.0
+    text_scale: float = 4.0
+    joint_scale: float = 0.0
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f'guidance mode "{self.mode}" is unknown; use one of {", ".join(MODES)}')
+        start, end = self.interval
+        if not 0 <= start <= end <= 1:
+            raise ValueError(f"guidance interval [{start:g}, {end:g}] must lie in [0, 1], start before end")
+
+    def weights(self, fraction: float = 0.0, has_images: bool = True) -> dict[Branch, float]:
+        """Return the weight of each evaluation that is needed at `fraction` (0..1) of the steps.
+
+        They sum to 1. Without images, the branches with and without them are one and the same.
+        """
+        start, end = self.interval
+        if not start <= fraction < end:
+            weights = {BOTH: 1.0}
+        elif self.mode == "chained":
+            weights = {NEITHER: 1 - self.image_scale, IMAGES: self.image_scale - self.text_scale,
+                       BOTH: self.text_scale}
+        else:
+            weights = {NEITHER: 1 - self.image_scale - self.text_scale - self.joint_scale, IMAGES: self.image_scale,
+                       TEXT: self.text_scale, BOTH: self.joint_scale}
+        if not has_images:
+            merged = {TEXT: 0.0, NEITHER: 0.0}
+            for (_, text), weight in weights.items():
+                merged[False, text] += weight
+            weights = merged
+        return {branch: weight for branch, weight in weights.items() if abs(weight) > 1e-12}
+
+    def evaluations(self, fraction: float = 0.0, has_images: bool = True) -> list[Branch]:
+        """Return the evaluations (with images, with text) needed at `fraction` (0..1) of the steps."""
+        return list(self.weights(fraction, has_images))
+
+
+def combine(velocities: dict[Branch, Tensor], weights: dict[Branch, float]) -> Tensor:
+    """Return the weighted sum of the evaluations' velocities."""
+    return torch.stack([velocities[branch] * weight for branch, weight in weights.items()]).sum(0)
