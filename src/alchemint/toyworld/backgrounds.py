@@ -236,7 +236,7 @@ def _sky(canvas: Canvas, rng: Rng, colours: list[np.ndarray]) -> None:
 def _stage(canvas: Canvas, rng: Rng, colours: list[np.ndarray]) -> None:
     curtain, dark, boards, light, _ = colours
     folds = 0.5 + 0.5 * np.sin(canvas.x * float(rng.uniform(26, 34)) + float(rng.uniform(0, 6)))
-    canvas.pixels[:] = dark + (curtain - dark) * folds[None, :, None]
+    canvas.pixels[:] = dark + (curtain - dark) * (0.35 + 0.65 * folds[None, :, None])
     canvas.box(-1, 0, 4, 0.09, dark)
     x = float(rng.uniform(0.35, canvas.right - 0.35))
     canvas.disc(x, 0.4, 0.36, light, soft=0.2, opacity=0.35)

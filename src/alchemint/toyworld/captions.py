@@ -50,7 +50,7 @@ def global_caption(rng: Rng, background: Background, roles: list[Role], camera_m
                                clauses=_joined(clauses))
     caption = caption[0].upper() + caption[1:]
     if camera_move != "still" and rng.random() < 0.5:
-        caption += f" The camera slowly {camera_move}."
+        caption += f" The view slowly {camera_move}."
     return caption
 
 
@@ -66,7 +66,7 @@ def timed_captions(background: Background, roles: list[Role], num_frames: int, f
         text = _joined([_happening(role, first, last, num_frames, role.word in known) for role in present])
         known |= {role.word for role in present}
         events.append(TimedCaption(during=timeline.seconds_of((first, last), fps, num_frames),
-                                   text=text or f"nobody is in {background.phrase}"))
+                                   text=text or f"{background.phrase} lies empty"))
     return tuple(events)
 
 

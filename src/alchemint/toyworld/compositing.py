@@ -7,16 +7,20 @@ from PIL import Image
 
 from alchemint.toyworld.motion import Poses
 
+_FINENESS = 1.5
+"""Picture pixels to a frame pixel: bilinear interpolation of a finer picture looks sharper than bicubic of one that
+fits, and takes half the time."""
+
 _BORDER = 2
 """Transparent pixels around a sprite, so that interpolation finds nothing outside it."""
 
-_SHADOW = 70
-"""Opacity (0..255) of the shadow below a subject that touches the ground."""
+_SHADOW = 0.28
+"""Opacity of the shadow below a subject that touches the ground."""
 
 
 @dataclass(frozen=True, eq=False)
 class Actor:
-    """A sprite at the size it has in the clip (premultiplied RGBa), its poses, and the frame at which it begins."""
+    """A sprite (premultiplied RGBa, as `picture_at` makes it), its poses, and the frame at which it begins."""
 
     picture: Image.Image
     poses: Poses
@@ -24,21 +28,12 @@ class Actor:
 
 
 def picture_at(dressed: np.ndarray, width: float, height: float) -> Image.Image:
-    """Return a sprite (uint8 RGBA) resized to about `width` x `height` pixels, premultiplied, with a border."""
-    size = (max(2, round(width)), max(2, round(height)))
+    """Return a sprite (uint8 RGBA) made fit to be drawn `width` x `height` pixels large: premultiplied, with a border."""
+    size = (max(2, round(width * _FINENESS)), max(2, round(height * _FINENESS)))
     small = Image.fromarray(dressed, "RGBA").convert("RGBa").resize(size, Image.Resampling.LANCZOS)
     bordered = Image.new("RGBa", (size[0] + 2 * _BORDER, size[1] + 2 * _BORDER))
     bordered.paste(small, (_BORDER, _BORDER))
     return bordered
-
-
-def shadow_of(picture: Image.Image) -> Image.Image:
-    """Return the soft shadow of a picture as opacity (mode L)."""
-    width, height = picture.width, max(4, round(picture.width * 0.22))
-    x = (np.arange(width) + 0.5) / width * 2 - 1
-    y = (np.arange(height) + 0.5) / height * 2 - 1
-    away = 1 - np.hypot(x[None], y[:, None])
-    return Image.fromarray((np.clip(away * 2.2, 0, 1) * _SHADOW).astype(np.uint8))
 
 
 def composite(frames: np.ndarray, actors: list[Actor]) -> tuple[np.ndarray, np.ndarray]:
@@ -57,11 +52,11 @@ def composite(frames: np.ndarray, actors: list[Actor]) -> tuple[np.ndarray, np.n
     masks = np.zeros((len(actors), num_frames, height, width), bool)
     full = np.zeros((len(actors), num_frames), int)
     for number, actor in enumerate(actors):
-        shadow = None if np.isnan(actor.poses.lift[0]) else shadow_of(actor.picture)
+        shadow = None if np.isnan(actor.poses.lift[0]) else _shadow(actor.picture)
         for step in range(len(actor.poses.x)):
             frame = actor.first + step
             if shadow is not None:
-                _cast(frames[frame], shadow, actor.poses, step, actor.picture.height)
+                _cast(frames[frame], shadow, actor.poses, step, actor.picture.height / _FINENESS)
             placed = _place(actor.picture, actor.poses, step, width, height)
             if placed is None:
                 continue
@@ -77,11 +72,21 @@ def composite(frames: np.ndarray, actors: list[Actor]) -> tuple[np.ndarray, np.n
     return masks, full
 
 
+def _shadow(picture: Image.Image) -> np.ndarray:
+    """Return the soft shadow of a picture as opacity, float32 (height, width) in 0..1."""
+    width = round(picture.width / _FINENESS)
+    height = max(4, round(width * 0.22))
+    x = (np.arange(width, dtype=np.float32) + 0.5) / width * 2 - 1
+    y = (np.arange(height, dtype=np.float32) + 0.5) / height * 2 - 1
+    away = 1 - np.hypot(x[None], y[:, None])
+    return (away * 2.2).clip(0, 1) * np.float32(_SHADOW)
+
+
 def _place(picture: Image.Image, poses: Poses, step: int, width: int,
            height: int) -> tuple[slice, slice, np.ndarray] | None:
     """Return the rows and columns of the frame that a pose covers, and the patch to put there; None if outside."""
-    x, y, scale_x, scale_y = (float(poses.x[step]), float(poses.y[step]), float(poses.scale_x[step]),
-                              float(poses.scale_y[step]))
+    x, y, scale_x, scale_y = (float(poses.x[step]), float(poses.y[step]), float(poses.scale_x[step]) / _FINENESS,
+                              float(poses.scale_y[step]) / _FINENESS)
     cos, sin = float(np.cos(poses.angle[step])), float(np.sin(poses.angle[step]))
     half_width, half_height = picture.width * abs(scale_x) / 2, picture.height * abs(scale_y) / 2
     reach_x = abs(cos) * half_width + abs(sin) * half_height
@@ -94,27 +99,28 @@ def _place(picture: Image.Image, poses: Poses, step: int, width: int,
     to_sprite = (cos / scale_x, sin / scale_x, picture.width / 2 + (cos * across + sin * down) / scale_x,
                  -sin / scale_y, cos / scale_y, picture.height / 2 + (cos * down - sin * across) / scale_y)
     patch = np.asarray(picture.transform((right - left, bottom - top), Image.Transform.AFFINE, to_sprite,
-                                         Image.Resampling.BICUBIC))
+                                         Image.Resampling.BILINEAR))
     opacity = float(poses.opacity[step])
     if opacity < 1:
         patch = (patch * np.float32(opacity)).astype(np.uint8)
-    # Bicubic interpolation may leave colours a little above the alpha they are premultiplied with.
+    # Resampling may leave colours a little above the alpha they are premultiplied with.
     return slice(top, bottom), slice(left, right), np.minimum(patch, patch[..., 3:])
 
 
-def _cast(frame: np.ndarray, shadow: Image.Image, poses: Poses, step: int, picture_height: int) -> None:
+def _cast(frame: np.ndarray, shadow: np.ndarray, poses: Poses, step: int, sprite_height: float) -> None:
     """Darken `frame` where the shadow of a pose falls; the higher above the ground, the fainter."""
     height, width = frame.shape[:2]
+    shadow_height, shadow_width = shadow.shape
     lift = float(poses.lift[step])
     strength = float(poses.opacity[step]) * min(1.0, abs(float(poses.scale_x[step])) + 0.3)
-    strength *= max(0.0, 1 - lift / picture_height)
-    feet = float(poses.y[step]) + lift + picture_height * float(poses.scale_y[step]) / 2 - _BORDER
-    left = round(float(poses.x[step]) - shadow.width / 2)
-    top = round(feet - shadow.height * 0.6)
-    columns = slice(max(0, left), max(0, min(width, left + shadow.width)))
-    rows = slice(max(0, top), max(0, min(height, top + shadow.height)))
+    strength *= max(0.0, 1 - lift / sprite_height)
+    feet = float(poses.y[step]) + lift + sprite_height * float(poses.scale_y[step]) / 2 - 1
+    left = round(float(poses.x[step]) - shadow_width / 2)
+    top = round(feet - shadow_height * 0.6)
+    columns = slice(max(0, left), max(0, min(width, left + shadow_width)))
+    rows = slice(max(0, top), max(0, min(height, top + shadow_height)))
     if strength < 0.05 or columns.start >= columns.stop or rows.start >= rows.stop:
         return
-    part = np.asarray(shadow)[rows.start - top:rows.stop - top, columns.start - left:columns.stop - left]
+    part = shadow[rows.start - top:rows.stop - top, columns.start - left:columns.stop - left]
     region = frame[rows, columns]
-    region[:] = region * (1 - part[..., None] * np.float32(strength / 255))
+    region[:] = region * (1 - part[..., None] * np.float32(strength))

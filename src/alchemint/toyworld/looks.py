@@ -46,21 +46,26 @@ class Look:
     phase: float
 
 
-def draw_look(rng: np.random.Generator, behind: np.ndarray, taken: tuple[str, ...] = ()) -> Look:
-    """Draw a look that stands out from the RGB colour `behind` it and has none of the colour names `taken`."""
-    names = [name for name, rgb in COLOURS.items() if name not in taken and _distance(rgb, behind) > _NEAR]
+def draw_look(rng: np.random.Generator, behind: np.ndarray, taken: tuple[str, ...] = (), plain: bool = False) -> Look:
+    """Draw a look that stands out from the RGB colour `behind` it and has none of the colour names `taken`.
+
+    `plain` leaves the pattern away, for subjects that are told apart by their colour's name.
+    """
+    names = [name for name in _far_from(behind, _NEAR) if name not in taken]
     colour = names[rng.integers(len(names))]
-    accents = [rgb for rgb in COLOURS.values() if _distance(rgb, COLOURS[colour]) > 1.2 * _NEAR]
-    accent = accents[rng.integers(len(accents))]
+    accents = _far_from(COLOURS[colour], 1.2 * _NEAR)
+    accent = COLOURS[accents[rng.integers(len(accents))]]
     shifts = rng.uniform(-16, 16, (2, 3))
+    pattern = str(rng.choice(PATTERNS, p=_PATTERN_ODDS))
     return Look(colour, tuple(np.clip(COLOURS[colour] + shifts[0], 20, 250)),
-                tuple(np.clip(accent + shifts[1], 20, 250)), str(rng.choice(PATTERNS, p=_PATTERN_ODDS)),
+                tuple(np.clip(accent + shifts[1], 20, 250)), "plain" if plain else pattern,
                 float(rng.uniform(0, np.pi)), float(rng.uniform(0.3, 0.42)), float(rng.uniform(0, 1)))
 
 
 def dress(sprite: sprites.Sprite, look: Look) -> np.ndarray:
     """Return the sprite in its look, uint8 RGBA (height, width, 4); shading and outline stay."""
-    turn = _hue_turn(sprites.hue_of(look.base) - sprite.hue) * _KEPT_CHROMA
+    kept = _KEPT_CHROMA * min(1.0, 0.3 + (max(look.base) - min(look.base)) / 140)
+    turn = _hue_turn(sprites.hue_of(look.base) - sprite.hue) * np.float32(kept)
     colours = _shades(look.base)[sprite.level]
     if look.pattern != "plain":
         amount = _pattern(look, *sprite.level.shape)[..., None]
@@ -72,8 +77,10 @@ def dress(sprite: sprites.Sprite, look: Look) -> np.ndarray:
     return dressed
 
 
-def _distance(one: object, other: object) -> float:
-    return float(np.linalg.norm(np.subtract(one, other)))
+def _far_from(colour: np.ndarray | tuple[int, int, int], distance: float) -> list[str]:
+    """Return the names of the colours that are more than `distance` away from `colour` in RGB."""
+    away = np.linalg.norm(np.array(list(COLOURS.values())) - colour, axis=1)
+    return [name for name, far in zip(COLOURS, away > distance, strict=True) if far]
 
 
 def _shades(colour: tuple[float, float, float]) -> np.ndarray:

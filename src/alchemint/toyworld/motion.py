@@ -245,5 +245,5 @@ def _with_entry(poses: Poses, stand: Stand, manner: str, heading: int, early: bo
 
 
 def _turning(wave: np.ndarray) -> np.ndarray:
-    """Return horizontal scales for a turn: like `wave` in -1..1, but never thinner than a fifth."""
-    return np.where(wave < 0, -1.0, 1.0) * np.maximum(np.abs(wave) ** 0.6, 0.2)
+    """Return horizontal scales for a turn: like `wave` in -1..1, but never thinner than a third."""
+    return np.where(wave < 0, -1.0, 1.0) * np.maximum(np.abs(wave) ** 0.6, 0.34)

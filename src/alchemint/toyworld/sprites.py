@@ -1,8 +1,8 @@
 """The subjects' pictures: an atlas of emoji, cut into sprites that are ready to be recoloured.
 
 The atlas is drawn from Noto Color Emoji (SIL Open Font License 1.1, see assets/OFL.txt) by scripts/build_sprites.py.
-A sprite's colours are held as a level (its brightness, stretched over 0..255) and a chroma (what is left when the
-brightness is taken away), because a look gives new colours to the levels and turns the chroma.
+A sprite's colours are held as a level (its brightness, stretched over 0..255) and a chroma (how the rest of its colour
+differs from the sprite's mean), because a look gives new colours to the levels and turns the chroma.
 """
 
 import json
@@ -78,9 +78,10 @@ def sprite(subject: Subject) -> Sprite:
     low, high = np.percentile(luma[inside], (3, 97)) if inside.any() else (0.0, 255.0)
     stretched = 70 + (luma - low) * (175 / max(float(high - low), 60.0))
     level = np.where(luma < _OUTLINE_LEVEL, luma, np.maximum(stretched, _OUTLINE_LEVEL)).clip(0, 255).astype(np.uint8)
-    chroma = (rgb - luma[..., None]) * (alpha[..., None] > 0)
-    toward = _HUE_AXES @ chroma[inside].sum(0) if inside.any() else np.zeros(2)
-    return Sprite(alpha, level, chroma, float(np.arctan2(toward[1], toward[0])))
+    chroma = rgb - luma[..., None]
+    mean = chroma[inside].mean(0) if inside.any() else np.zeros(3, np.float32)
+    differences = (chroma - mean) * inside[..., None]
+    return Sprite(alpha, level, differences, hue_of(mean))
 
 
 def hue_of(colour: np.ndarray) -> float:

@@ -154,11 +154,11 @@ def _draw_players(rng: Rng, split: str, number: int, background: Background, con
     players: list[_Player] = []
     taken: dict[str, list[str]] = {}
     for subject in cast:
-        look = looks.draw_look(rng, lower, tuple(taken.get(subject.word, ())))
-        taken.setdefault(subject.word, []).append(look.colour)
         twins = sum(other.word == subject.word for other in cast) > 1
+        look = looks.draw_look(rng, lower, tuple(taken.get(subject.word, ())), plain=twins)
+        taken.setdefault(subject.word, []).append(look.colour)
         word = f"{look.colour} {subject.word}" if twins else subject.word
-        share = rng.uniform(0.35, 0.55) if number <= 2 else rng.uniform(0.28, 0.4)
+        share = rng.uniform(0.38, 0.55) if number <= 2 else rng.uniform(0.3, 0.4)
         scale = share * min(config.width, config.height) / max(subject.width, subject.height)
         players.append(_Player(subject, word, looks.dress(sprites.sprite(subject), look), subject.width * scale,
                                subject.height * scale))
