@@ -16,7 +16,7 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import ModelMixin, WanTransformer3DModel  # noqa: F401 - see the note at the end
 from diffusers.configuration_utils import register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
@@ -205,7 +205,9 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         assert not unexpected, unexpected
         assert all(any(key.startswith(f"{new}.") for new in model.new_module_names()) for key in missing), missing
         model.initialise_new_modules()
-        return model.to(wan.dtype)
+        for name in model.new_module_names():
+            model.get_submodule(name).to(wan.dtype)
+        return model
 
     def new_module_names(self) -> list[str]:
         """Return the names of the modules that plain Wan does not have."""
@@ -318,6 +320,8 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         return EventText(text, events.mask.flatten(1).view(len(events.mask), 1, 1, -1), rotary)
 
 
+# Step caches find blocks by their exact class. And a pipeline loads a component whose class lives outside diffusers only
+# if the class's module has the name ModelMixin, too.
 TransformerBlockRegistry.register(
     AlchemintTransformerBlock,
     TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=None))

@@ -1,0 +1,380 @@
+"""Storyboard to video: a diffusers pipeline around the AlcheMinT transformer.
+
+    pipe = AlchemintPipeline.from_pretrained(folder)
+    video = pipe(load_storyboard("park.yaml")).frames[0]
+
+Saving, loading, device moves, offloading and LoRA are diffusers' own.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers.loaders import WanLoraLoaderMixin
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+from diffusers.utils import BaseOutput, logging
+from diffusers.utils.torch_utils import randn_tensor
+from diffusers.video_processor import VideoProcessor
+from PIL import Image
+from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+
+from alchemint import media, timeline
+from alchemint.diffusion import flow
+from alchemint.diffusion.guidance import Branch, Guidance, combine
+from alchemint.model import text
+from alchemint.model.conditions import Events, References
+from alchemint.model.latents import as_pixels, decode_video, encode_images
+from alchemint.model.transformer import AlchemintTransformer3DModel
+from alchemint.storyboard import Defaults, Storyboard
+
+logger = logging.get_logger(__name__)
+
+Tensor = torch.Tensor
+Generators = torch.Generator | list[torch.Generator] | None
+StepCallback = Callable[["AlchemintPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
+
+_OUTPUT_TYPES = ("np", "pt", "pil", "latent")
+
+
+@dataclass
+class AlchemintPipelineOutput(BaseOutput):
+    """The videos, in the order of the storyboards.
+
+    np: (batch, frames, height, width, 3) float 0..1; pt: (batch, frames, 3, height, width) likewise; pil: a list of
+    frames for each video; latent: (batch, C, T, H, W), normalised as the transformer has them.
+    """
+
+    frames: np.ndarray | Tensor | list[list[Image.Image]]
+
+
+@dataclass(frozen=True)
+class _Conditions:
+    """The conditions of a batch of storyboards, for one evaluation or for several stacked ones."""
+
+    prompt_embeds: Tensor
+    references: References | None
+    events: Events | None
+
+
+class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
+    """Makes videos from storyboards.
+
+    width, height, num_frames and fps are what the model makes when a storyboard does not say; max_prompt_tokens and
+    max_event_tokens are the lengths to which texts are cut and padded.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _callback_tensor_inputs = ["latents"]  # noqa: RUF012 - diffusers reads it from the class
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: UMT5EncoderModel,
+        vae: AutoencoderKLWan,
+        transformer: AlchemintTransformer3DModel,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        width: int = 832,
+        height: int = 480,
+        num_frames: int = 81,
+        fps: float = 16.0,
+        max_prompt_tokens: int = 512,
+        max_event_tokens: int = 128,
+    ) -> None:
+        super().__init__()
+        self.register_modules(tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer,
+                              scheduler=scheduler)
+        self.register_to_config(width=width, height=height, num_frames=num_frames, fps=fps,
+                                max_prompt_tokens=max_prompt_tokens, max_event_tokens=max_event_tokens)
+        self._interrupt = False
+        self._num_timesteps = 0
+        self._guidance = Guidance()
+
+    @property
+    def defaults(self) -> Defaults:
+        """What the model makes when a storyboard does not say, and what sizes it takes."""
+        return _defaults(self.config, self.vae.config, self.transformer.config)
+
+    @property
+    def guidance(self) -> Guidance:
+        """The guidance of the call in progress, or of the last one."""
+        return self._guidance
+
+    @property
+    def num_timesteps(self) -> int:
+        """The number of denoising steps of the call in progress, or of the last one."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the call in progress is to skip its remaining steps; a callback may set `_interrupt`."""
+        return self._interrupt
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        storyboard: Storyboard | Sequence[Storyboard],
+        num_inference_steps: int = 40,
+        guidance: Guidance | None = None,
+        batch_branches: bool = True,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        output_type: str = "np",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        attention_kwargs: dict[str, Any] | None = None,
+    ) -> AlchemintPipelineOutput | tuple[Any]:
+        """Make a video of each storyboard.
+
+        Storyboards of a list must agree in size and number of frames. Those with equal numbers of references run as
+        one batch; each video is the same as if it were made alone.
+
+        num_inference_steps: Euler steps. guidance: see `Guidance`. batch_branches: run guidance's evaluations as one
+        batch, or one after the other with less memory. generator: one, or one for each storyboard; without it each
+        storyboard's seed decides. latents: the noise to start from, (batch, C, T, H, W). output_type: np, pt, pil or
+        latent. callback_on_step_end(pipe, step, timestep, tensors) may return changed `latents`. attention_kwargs:
+        passed on to the transformer ("scale" weighs its LoRA).
+
+        Raises StoryboardError for what the model cannot make, and ValueError for other faults of the arguments.
+        """
+        boards = [storyboard] if isinstance(storyboard, Storyboard) else list(storyboard)
+        boards = [board.resolve(self.defaults) for board in boards]
+        self._check(boards, num_inference_steps, output_type, callback_on_step_end_tensor_inputs)
+        self._guidance = guidance or Guidance()
+        self._interrupt = False
+        batches = _batches_of_equal_shape(boards)
+        self._num_timesteps = num_inference_steps * len(batches)
+        noise = self._noise(boards, generator, latents)
+        denoised = torch.empty_like(noise)
+
+        with self.progress_bar(total=self._num_timesteps) as progress:
+            for number, rows in enumerate(batches):
+                conditions = self._encode([boards[row] for row in rows])
+                self.scheduler.set_timesteps(sigmas=flow.sampling_sigmas(num_inference_steps),
+                                             device=self._execution_device)
+                sample = noise[rows]
+                for step, timestep in enumerate(self.scheduler.timesteps):
+                    if self.interrupt:
+                        continue
+                    velocity = self._guided_velocity(sample, timestep, step / num_inference_steps, conditions,
+                                                     batch_branches, attention_kwargs)
+                    sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
+                    if callback_on_step_end is not None:
+                        changed = callback_on_step_end(self, number * num_inference_steps + step, timestep,
+                                                       {"latents": sample})
+                        sample = (changed or {}).get("latents", sample)
+                    progress.update()
+                denoised[rows] = sample
+
+        frames: Any = denoised
+        if output_type != "latent":
+            video = torch.cat([decode_video(self.vae, latent) for latent in denoised.split(1)])
+            frames = self._video_processor.postprocess_video(video.float(), output_type=output_type)
+        self.maybe_free_model_hooks()
+        return AlchemintPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    # The steps of a call, in order.
+
+    def _check(self, boards: list[Storyboard], num_inference_steps: int, output_type: str,
+               tensor_inputs: Sequence[str]) -> None:
+        if not boards:
+            raise ValueError("there is no storyboard in the list; give at least one")
+        if len({(board.width, board.height, board.num_frames) for board in boards}) > 1:
+            sizes = ", ".join(f"{board.width} x {board.height} x {board.num_frames} frames" for board in boards)
+            raise ValueError(f"storyboards of one call must agree in size and number of frames, but are {sizes}; "
+                             "make a call for each")
+        if num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps is {num_inference_steps}; use at least 1")
+        if output_type not in _OUTPUT_TYPES:
+            raise ValueError(f'output_type "{output_type}" is unknown; use one of {", ".join(_OUTPUT_TYPES)}')
+        if unknown := set(tensor_inputs) - set(self._callback_tensor_inputs):
+            raise ValueError(f"callback_on_step_end_tensor_inputs has {sorted(unknown)}; "
+                             f"allowed are {self._callback_tensor_inputs}")
+        encoding = self.transformer.config.event_encoding
+        for board in boards:
+            if board.events and encoding is None:
+                raise ValueError("this model takes no events; remove them from the storyboard")
+            if encoding == "rerope" and (overlapping := board.overlapping_events()):
+                first, second = overlapping[0]
+                raise ValueError(f'event "{second.text}" starts at {second.during[0]:g} s, before event "{first.text}" '
+                                 f"ends at {first.during[1]:g} s; this model's events may not overlap: shorten one")
+
+    def _noise(self, boards: list[Storyboard], generator: Generators, latents: Tensor | None) -> Tensor:
+        """Return the starting noise, (batch, C, T, H, W) float32, the same for a storyboard alone and in a batch."""
+        board = boards[0]
+        assert board.num_frames and board.width and board.height
+        ratio = self.vae.config.scale_factor_spatial
+        shape = (len(boards), self.transformer.config.in_channels, timeline.num_latents(board.num_frames),
+                 board.height // ratio, board.width // ratio)
+        if latents is not None:
+            if latents.shape != shape:
+                raise ValueError(f"latents are {tuple(latents.shape)}, but these storyboards need {shape}")
+            return latents.to(self._execution_device, torch.float32)
+        if isinstance(generator, list) and len(generator) != len(boards):
+            raise ValueError(f"there are {len(generator)} generators for {len(boards)} storyboards; give one for each")
+        if generator is None:
+            generator = [_seeded(board.seed) for board in boards]
+        return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
+
+    def _encode(self, boards: list[Storyboard]) -> dict[Branch, _Conditions]:
+        """Return the conditions of each branch of guidance."""
+        prompts = {True: self._embed([board.prompt for board in boards], self.config.max_prompt_tokens)[0],
+                   False: self._embed([board.negative_prompt for board in boards], self.config.max_prompt_tokens)[0]}
+        references = {True: self._references(boards), False: None}
+        references[False] = self._without_images(references[True])
+        events = {kept: self._events(boards, kept) for kept in (True, False)}
+        return {(images, with_text): _Conditions(prompts[with_text], references[images], events[with_text])
+                for images in (False, True) for with_text in (False, True)}
+
+    def _references(self, boards: list[Storyboard]) -> References | None:
+        """Encode the reference images: a group of tokens for each subject's view and interval."""
+        first = boards[0]
+        if not first.subjects:
+            return None
+        assert first.width and first.height and first.fps and first.num_frames
+        latents, spans, indices, words = [], [], [], []
+        for board in boards:
+            for index, subject in enumerate(board.subjects):
+                canvases = [media.reference_canvas(media.open_image(image), first.width, first.height)
+                            for image in subject.images]
+                pixels = as_pixels(torch.from_numpy(np.stack(canvases)).permute(0, 3, 1, 2))
+                for view in encode_images(self.vae, pixels.to(self._execution_device)):
+                    for interval in subject.appears:
+                        latents.append(view)
+                        spans.append(timeline.latent_span_of(interval, board.fps or first.fps, first.num_frames))
+                        indices.append(index)
+                        words.append(subject.word)
+        embeds, mask = self._embed(words, self.transformer.config.num_word_tokens)
+        groups, device = (len(boards), len(words) // len(boards)), self._execution_device
+        return References(torch.stack(latents).unflatten(0, groups),
+                          torch.tensor(spans, dtype=torch.float32, device=device).unflatten(0, groups),
+                          torch.tensor(indices, device=device).unflatten(0, groups),
+                          embeds.unflatten(0, groups), mask.unflatten(0, groups))
+
+    def _without_images(self, references: References | None) -> References | None:
+        """Return the null condition of images: zero latents and empty words at the same intervals."""
+        if references is None:
+            return None
+        embeds, mask = self._embed([""], self.transformer.config.num_word_tokens)
+        return references._replace(latents=torch.zeros_like(references.latents),
+                                   word_embeds=embeds.expand_as(references.word_embeds),
+                                   word_mask=mask.expand_as(references.word_mask))
+
+    def _events(self, boards: list[Storyboard], kept: bool) -> Events | None:
+        """Encode the timed captions, or empty ones at the same spans; fewer events are padded and masked."""
+        if not boards[0].events:
+            return None
+        most = max(len(board.events) for board in boards)
+        spans, texts, present = [], [], []
+        for board in boards:
+            assert board.fps and board.num_frames
+            after = float(timeline.num_latents(board.num_frames))
+            padding = most - len(board.events)
+            spans.append([timeline.latent_span_of(event.during, board.fps, board.num_frames) for event in board.events]
+                         + [(after, after + 1)] * padding)
+            texts += [event.text if kept else "" for event in board.events] + [""] * padding
+            present.append([True] * len(board.events) + [False] * padding)
+        embeds, mask = self._embed(texts, self.config.max_event_tokens)
+        device = self._execution_device
+        return Events(embeds.unflatten(0, (len(boards), most)),
+                      mask.unflatten(0, (len(boards), most)) & torch.tensor(present, device=device).unsqueeze(-1),
+                      torch.tensor(spans, dtype=torch.float32, device=device))
+
+    def _embed(self, texts: list[str], max_tokens: int) -> tuple[Tensor, Tensor]:
+        """Return embeddings (texts, max_tokens, text_dim) and mask; a text that has to be cut is warned of."""
+        texts = [prompt_clean(part) for part in texts]
+        for part in dict.fromkeys(texts):
+            if (length := len(self.tokenizer(part).input_ids)) > max_tokens:
+                logger.warning(f'"{part}" has {length} tokens, of which the model reads {max_tokens}: its end is cut')
+        ids, mask = text.tokenize(self.tokenizer, texts, max_tokens, self._execution_device)
+        return text.embed(self.text_encoder, ids, mask).to(self.transformer.dtype), mask
+
+    def _guided_velocity(self, sample: Tensor, timestep: Tensor, fraction: float,
+                         conditions: dict[Branch, _Conditions], batch_branches: bool,
+                         attention_kwargs: dict[str, Any] | None) -> Tensor:
+        """Evaluate the branches that guidance needs now, and combine them, in float32."""
+        has_images = conditions[True, True].references is not None
+        weights = self._guidance.weights(fraction, has_images)
+        branches = list(weights)
+        if batch_branches:
+            stacked = _stack([conditions[branch] for branch in branches])
+            velocity = self._velocity("branches", torch.cat([sample] * len(branches)), timestep, stacked,
+                                      attention_kwargs)
+            velocities = dict(zip(branches, velocity.chunk(len(branches)), strict=True))
+        else:
+            velocities = {branch: self._velocity(f"images={branch[0]} text={branch[1]}", sample, timestep,
+                                                 conditions[branch], attention_kwargs) for branch in branches}
+        return combine(velocities, weights)
+
+    def _velocity(self, name: str, sample: Tensor, timestep: Tensor, conditions: _Conditions,
+                  attention_kwargs: dict[str, Any] | None) -> Tensor:
+        """Evaluate the transformer once; `name` keeps step caches of different branches apart."""
+        with self.transformer.cache_context(name):
+            return self.transformer(
+                sample.to(self.transformer.dtype), timestep.expand(len(sample)), conditions.prompt_embeds,
+                conditions.references, conditions.events, attention_kwargs=attention_kwargs,
+                return_dict=False)[0].float()
+
+    @cached_property
+    def _video_processor(self) -> VideoProcessor:
+        return VideoProcessor(vae_scale_factor=self.vae.config.scale_factor_spatial)
+
+
+def read_defaults(folder: str | Path) -> tuple[Defaults, dict[str, Any]]:
+    """Return a pipeline folder's defaults and its transformer's config, from its JSON files alone.
+
+    Raises ValueError when the folder holds no AlcheMinT pipeline.
+    """
+    folder = Path(folder)
+    try:
+        index, vae, transformer = (json.loads((folder / name).read_text()) for name in (
+            "model_index.json", "vae/config.json", "transformer/config.json"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder} is no model folder: {error}; a model folder holds model_index.json and the folders "
+                         "vae and transformer") from error
+    if index.get("_class_name") != AlchemintPipeline.__name__:
+        raise ValueError(f'{folder} holds a {index.get("_class_name", "pipeline of unknown kind")}, '
+                         f"but an {AlchemintPipeline.__name__} is needed")
+    return _defaults(index, vae, transformer), transformer
+
+
+def _defaults(pipeline: Any, vae: Any, transformer: Any) -> Defaults:
+    multiple = vae["scale_factor_spatial"] * transformer["patch_size"][-1]
+    return Defaults(fps=pipeline["fps"], width=pipeline["width"], height=pipeline["height"],
+                    num_frames=pipeline["num_frames"], size_multiple=multiple,
+                    max_subjects=transformer["num_subject_indices"])
+
+
+def _batches_of_equal_shape(boards: list[Storyboard]) -> list[list[int]]:
+    """Group storyboards that make equally long sequences; return their numbers."""
+    def shape(row: int) -> tuple[int, bool]:
+        groups = sum(len(subject.images) * len(subject.appears) for subject in boards[row].subjects)
+        return groups, bool(boards[row].events)
+
+    return [list(rows) for _, rows in groupby(sorted(range(len(boards)), key=shape), key=shape)]
+
+
+def _stack(conditions: list[_Conditions]) -> _Conditions:
+    """Concatenate conditions along the batch axis."""
+    def cat(parts: Sequence[Any]) -> Any:
+        return None if parts[0] is None else type(parts[0])(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+    return _Conditions(torch.cat([part.prompt_embeds for part in conditions]),
+                       cat([part.references for part in conditions]), cat([part.events for part in conditions]))
+
+
+def _seeded(seed: int | None) -> torch.Generator:
+    """Return a CPU generator, so that a seed gives the same noise on every device; without a seed a random one."""
+    generator = torch.Generator("cpu")
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
