@@ -43,8 +43,9 @@ class Camera:
             wide, high = width / self.zoom[frame], height / self.zoom[frame]
             left = (background.shape[1] - wide) / 2 + self.offset[frame]
             top = (height - high) / 2
-            frames[frame] = picture.resize((width, height), Image.Resampling.BILINEAR,
-                                           box=(left, top, left + wide, top + high))
+            seen = picture.resize((width, height), Image.Resampling.BILINEAR,
+                                  box=(left, top, left + wide, top + high))
+            frames[frame] = np.asarray(seen)
         return frames
 
     def follow(self, poses: Poses, first: int, width: int, height: int) -> Poses:

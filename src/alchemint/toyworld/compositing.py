@@ -28,7 +28,7 @@ class Actor:
 
 
 def picture_at(dressed: np.ndarray, width: float, height: float) -> Image.Image:
-    """Return a sprite (uint8 RGBA) made fit to be drawn `width` x `height` pixels large: premultiplied, with a border."""
+    """Return a sprite (uint8 RGBA) fit to be drawn `width` x `height` pixels large: premultiplied, with a border."""
     size = (max(2, round(width * _FINENESS)), max(2, round(height * _FINENESS)))
     small = Image.fromarray(dressed, "RGBA").convert("RGBa").resize(size, Image.Resampling.LANCZOS)
     bordered = Image.new("RGBa", (size[0] + 2 * _BORDER, size[1] + 2 * _BORDER))

@@ -84,7 +84,7 @@ def sprite(subject: Subject) -> Sprite:
     return Sprite(alpha, level, differences, hue_of(mean))
 
 
-def hue_of(colour: np.ndarray) -> float:
+def hue_of(colour: np.ndarray | tuple[float, float, float]) -> float:
     """Return the angle in radians of an RGB colour on the hue circle."""
     along, across = _HUE_AXES @ np.asarray(colour, np.float32)
     return float(np.arctan2(across, along))
