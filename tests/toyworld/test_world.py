@@ -39,6 +39,17 @@ def test_a_clip_is_the_same_in_every_process_and_under_every_hash_seed():
     assert elsewhere == checksum_of(rendered())
 
 
+@pytest.mark.parametrize(("split", "index", "place", "caption"), [
+    ("train", 0, "forest", "A waffle rocks in a green forest. The view slowly pans left."),
+    ("train", 40, "lake", "A dartboard spins by a calm lake at dawn. The view slowly zooms out."),
+    ("validation", 3, "sky", "A squid twirls in a pink evening sky."),
+    ("heldout", 5, "meadow", "A view of a misty meadow where a shark hovers and a jellyfish swims."),
+])
+def test_clips_stay_the_same_from_version_to_version(split, index, place, caption):
+    clip = render_clip(split, index, WorldConfig())
+    assert (clip.background, clip.caption) == (place, caption)
+
+
 def test_splits_indices_and_seeds_make_different_clips():
     config = WorldConfig()
     clips = [render_clip("train", 0, config), render_clip("validation", 0, config), render_clip("heldout", 0, config),

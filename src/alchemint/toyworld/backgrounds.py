@@ -15,7 +15,8 @@ class Place:
     """A kind of background.
 
     `moods` are the phrases a caption may use ("a sunny meadow"), each with the colours `paint` takes; `ground` is the
-    range of y, in frame heights, on which feet may stand, or None where everything floats.
+    range of y, in frame heights, on which feet may stand, or None where everything floats; `stand`, `cross` and `over`
+    are the prepositions for being there, for covering ground and for being in the air.
     """
 
     moods: dict[str, tuple[tuple[float, float, float], ...]]
@@ -23,6 +24,7 @@ class Place:
     paint: Callable[[Canvas, Rng, list[np.ndarray]], None]
     stand: str = "in"
     cross: str = "across"
+    over: str = "over"
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,7 @@ PLACES: dict[str, Place] = {
     "night": Place({
         "a quiet moonlit night": ((18, 24, 66), (64, 72, 140), (250, 244, 208), (44, 56, 98), (34, 50, 76)),
         "a violet starlit night": ((36, 20, 70), (120, 70, 140), (250, 232, 226), (66, 46, 96), (48, 38, 76)),
-    }, (0.82, 0.97), _night, cross="through"),
+    }, (0.82, 0.97), _night, cross="through", over="through"),
     "city": Place({
         "a city street": ((140, 196, 236), (224, 236, 242), (172, 150, 146), (246, 240, 206), (112, 116, 126)),
         "a city street at night": ((24, 28, 62), (70, 66, 120), (58, 60, 96), (250, 216, 120), (58, 60, 76)),
@@ -295,7 +297,7 @@ PLACES: dict[str, Place] = {
         "a cozy room": ((238, 212, 176), (176, 124, 84), (250, 246, 238), (160, 208, 240), (200, 96, 84)),
         "a blue room": ((160, 194, 222), (196, 160, 120), (250, 250, 250), (206, 234, 250), (84, 110, 170)),
         "a green room": ((178, 210, 176), (150, 112, 84), (246, 242, 226), (176, 214, 240), (232, 190, 100)),
-    }, (0.8, 0.97), _room),
+    }, (0.8, 0.97), _room, over="in"),
     "snow": Place({
         "a snowy field": ((150, 196, 232), (226, 238, 248), (70, 112, 110), (212, 226, 240), (240, 246, 252)),
         "a snowy evening": ((88, 96, 156), (226, 178, 196), (58, 76, 104), (176, 184, 216), (214, 220, 240)),
@@ -308,7 +310,7 @@ PLACES: dict[str, Place] = {
         "a green forest": ((196, 224, 170), (96, 142, 96), (110, 82, 62), (70, 132, 70), (134, 156, 88)),
         "an autumn forest": ((250, 226, 170), (200, 140, 90), (104, 72, 60), (220, 120, 50), (190, 140, 84)),
         "a dark blue forest": ((130, 170, 190), (50, 80, 110), (44, 56, 80), (40, 84, 96), (66, 96, 104)),
-    }, (0.79, 0.97), _forest, cross="through"),
+    }, (0.79, 0.97), _forest, cross="through", over="through"),
     "lake": Place({
         "a mountain lake": ((126, 190, 238), (220, 236, 244), (126, 140, 164), (86, 160, 200), (136, 174, 104)),
         "a calm lake at dawn": ((160, 150, 200), (252, 214, 190), (136, 116, 150), (180, 150, 184), (120, 124, 104)),
@@ -329,7 +331,7 @@ PLACES: dict[str, Place] = {
         "a stage with a red curtain": ((196, 44, 52), (116, 20, 36), (176, 124, 80), (255, 240, 200), (0, 0, 0)),
         "a stage with a blue curtain": ((64, 96, 190), (28, 42, 110), (150, 116, 92), (240, 244, 255), (0, 0, 0)),
         "a stage with a green curtain": ((60, 150, 100), (24, 80, 60), (176, 136, 92), (250, 250, 220), (0, 0, 0)),
-    }, (0.8, 0.97), _stage, stand="on"),
+    }, (0.8, 0.97), _stage, stand="on", over="above"),
     "road": Place({
         "a country road": ((118, 188, 240), (220, 238, 246), (150, 190, 96), (120, 122, 132), (240, 236, 220)),
         "a dusty road at sundown": ((120, 100, 170), (252, 190, 130), (196, 160, 100), (108, 98, 110), (240, 220, 190)),

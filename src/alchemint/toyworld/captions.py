@@ -14,8 +14,10 @@ Rng = np.random.Generator
 MAX_EVENTS = 4
 _MIN_EVENT_FRAMES = 4
 _SIDES = {-1: "left", 1: "right"}
-_ENTERING = {"above": "drops in from above", "below": "comes up from below", "pop": "pops up", "fade": "fades in"}
-_LEAVING = {"above": "rises out of view", "below": "sinks out of view", "shrink": "shrinks away", "fade": "fades away"}
+_ENTERING = {"above": "drops in from above", "below": "comes up from below", "pop": "pops up", "fade": "fades in",
+             "": "appears"}
+_LEAVING = {"above": "rises out of view", "below": "sinks out of view", "shrink": "shrinks away", "fade": "fades away",
+            "": "disappears"}
 _EMPTY = ("An empty view of {place}.", "Nothing moves in this view of {place}.", "A still view of {place}.",
           "Only {place}, with nobody around.")
 _SCENES = ("{first} {where} while {others}.", "{first} {where}, and {others}.", "A view of {place} where {clauses}.",
@@ -82,7 +84,7 @@ def _doing(act: Act) -> str:
 def _where(background: Background, act: Act) -> str:
     place = background.place
     if MOTIONS[act.motion].airborne and place.ground is not None:
-        return f"over {background.phrase}" if place.cross != "through" else f"through {background.phrase}"
+        return f"{place.over} {background.phrase}"
     crosses = MOTIONS[act.motion].travels and not act.returns and not act.rise
     return f"{place.cross if crosses else place.stand} {background.phrase}"
 
