@@ -31,6 +31,13 @@ def test_a_background_looks_alike_at_any_resolution(name, phrase):
     assert np.abs(small - shrunk).mean() < 5
 
 
+@pytest.mark.parametrize("name", backgrounds.PLACES)
+def test_a_background_fits_any_shape_of_frame(name):
+    phrase = next(iter(backgrounds.PLACES[name].moods))
+    assert paint(name, phrase, 32, 120).shape == (120, 32, 3)
+    assert paint(name, phrase, 120, 32, margin=5).shape == (32, 130, 3)
+
+
 def test_no_phrase_holds_a_subject_s_word():
     words = {part for split in ("train", "heldout") for subject in sprites.subjects(split)
              for part in subject.word.split()}

@@ -143,14 +143,14 @@ def _room(canvas: Canvas, rng: Rng, colours: list[np.ndarray]) -> None:
     canvas.gradient(wall * 0.97, wall, 0, 0.7)
     canvas.below(0.68, wall * 0.3 + 165, wall * 0.3 + 165)
     canvas.below(0.71, floor, floor * 0.85)
-    x = float(rng.uniform(0.15, canvas.right - 0.4))
+    x = float(rng.uniform(0.15, 0.6)) * canvas.right
     canvas.box(x, 0.13, x + 0.3, 0.47, frame)
     canvas.box(x + 0.025, 0.155, x + 0.14, 0.445, glass)
     canvas.box(x + 0.16, 0.155, x + 0.275, 0.445, glass)
     other = x + 0.45 if x + 0.7 < canvas.right else x - 0.28
     canvas.box(other, 0.2, other + 0.2, 0.37, frame * 0.8)
     canvas.box(other + 0.02, 0.22, other + 0.18, 0.35, rug * 0.6 + 80)
-    canvas.disc(float(rng.uniform(0.35, canvas.right - 0.35)), 0.88, 0.38, rug, flat=0.2)
+    canvas.disc(float(rng.uniform(0.35, 0.65)) * canvas.right, 0.88, 0.38, rug, flat=0.2)
 
 
 def _snow(canvas: Canvas, rng: Rng, colours: list[np.ndarray]) -> None:
@@ -240,7 +240,7 @@ def _stage(canvas: Canvas, rng: Rng, colours: list[np.ndarray]) -> None:
     folds = 0.5 + 0.5 * np.sin(canvas.x * float(rng.uniform(26, 34)) + float(rng.uniform(0, 6)))
     canvas.pixels[:] = dark + (curtain - dark) * (0.35 + 0.65 * folds[None, :, None])
     canvas.box(-1, 0, 4, 0.09, dark)
-    x = float(rng.uniform(0.35, canvas.right - 0.35))
+    x = float(rng.uniform(0.35, 0.65)) * canvas.right
     canvas.disc(x, 0.4, 0.36, light, soft=0.2, opacity=0.35)
     canvas.below(0.72, boards, boards * 0.8)
     canvas.disc(x, 0.87, 0.4, light, flat=0.25, soft=0.1, opacity=0.45)
