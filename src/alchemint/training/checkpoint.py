@@ -3,7 +3,7 @@
     <run>/checkpoints/step-00001200/
         <module>.safetensors     the weights of each trained module
         ema.safetensors          the averaged weights
-        optimizer.safetensors    the optimizer's moments, named <parameter number>.<moment>
+        adamw.safetensors, ...   the optimizers' moments, named <parameter number>.<moment>
         state.json               step, samples seen, and the recipe's fingerprint
 """
 
@@ -34,7 +34,7 @@ class TrainedState:
     """The live objects that a checkpoint saves and restores in place."""
 
     modules: dict[str, nn.Module]
-    optimizer: torch.optim.Optimizer
+    optimizers: dict[str, torch.optim.Optimizer]
     ema: EMAModel
 
 
@@ -54,7 +54,8 @@ def save(folder: Path, state: TrainedState, progress: Progress, fingerprint: str
         save_file(_contiguous(module.state_dict()), partial / f"{name}.safetensors")
     save_file({f"{number:05d}": tensor.contiguous() for number, tensor in enumerate(state.ema.shadow_params)},
               partial / "ema.safetensors")
-    save_file(_optimizer_tensors(state.optimizer), partial / "optimizer.safetensors")
+    for name, optimizer in state.optimizers.items():
+        save_file(_optimizer_tensors(optimizer), partial / f"{name}.safetensors")
     (partial / "state.json").write_text(json.dumps({
         "step": progress.step, "seconds": progress.seconds, "fingerprint": fingerprint,
         "ema_step": state.ema.optimization_step}))
@@ -80,7 +81,8 @@ def restore(path: Path, state: TrainedState, fingerprint: str) -> Progress:
     for number, tensor in enumerate(state.ema.shadow_params):
         tensor.copy_(shadow[f"{number:05d}"])
     state.ema.optimization_step = saved["ema_step"]
-    _load_optimizer_tensors(state.optimizer, load_file(path / "optimizer.safetensors"))
+    for name, optimizer in state.optimizers.items():
+        _load_optimizer_tensors(optimizer, load_file(path / f"{name}.safetensors"))
     return Progress(saved["step"], saved["seconds"])
 
 

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from alchemint.training import checkpoint
+from alchemint.training.optimizers import Optimizers
 from alchemint.training.recipe import Optimizer, Run
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ class Objective(Protocol):
 
     def parameter_groups(self, optimizer: Optimizer) -> list[dict[str, Any]]:
         """Return the parameters with their learning rates, in the form that torch optimizers take."""
+
+    def matrices(self) -> list[nn.Parameter]:
+        """Return the hidden weights that Muon may have, when the recipe asks for it."""
 
     def batches(self, num_steps: int) -> Dataset[Any]:
         """Return the dataset whose item `step` is the batch of that step."""
@@ -95,17 +99,15 @@ def train(objective: Objective, output: Path, seed: int, optimizer_options: Opti
     for module in objective.modules.values():
         module.to(device).train()
     parameters = [parameter for module in objective.modules.values() for parameter in module.parameters()]
-    optimizer = torch.optim.AdamW(objective.parameter_groups(optimizer_options), betas=optimizer_options.betas,
-                                  weight_decay=optimizer_options.weight_decay, fused=True)
+    optimizers = Optimizers(objective.parameter_groups(optimizer_options), objective.matrices(), optimizer_options)
     ema = EMAModel(parameters, decay=run.ema_decay, use_ema_warmup=True, inv_gamma=10, power=1.0, foreach=True)
-    state = checkpoint.TrainedState(objective.modules, optimizer, ema)
+    state = checkpoint.TrainedState(objective.modules, optimizers.members, ema)
 
     checkpoints = output / "checkpoints"
     progress = checkpoint.Progress(0, 0.0)
     if (found := checkpoint.latest(checkpoints)) is not None:
         progress = checkpoint.restore(found, state, fingerprint)
         logger.info("resumed from %s", found)
-    rates = [group["lr"] for group in optimizer.param_groups]
 
     loader = DataLoader(objective.batches(run.steps), batch_size=None, sampler=_Steps(progress.step, run.steps),
                         num_workers=run.num_workers, multiprocessing_context="spawn" if run.num_workers else None,
@@ -119,20 +121,17 @@ def train(objective: Objective, output: Path, seed: int, optimizer_options: Opti
             with autocast(device, run):
                 loss, details = objective.loss(to_device(batch, device), generator)
             loss.backward()
-            factor = learning_rate_factor(optimizer_options, step, run.steps)
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
             norm = nn.utils.clip_grad_norm_(parameters, optimizer_options.max_grad_norm)
             if not torch.isfinite(norm):
                 raise FloatingPointError(f"step {step}: loss {loss.item():g}, gradient norm {norm.item():g}; "
                                          "lower the learning rate or resume from an older checkpoint")
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            factor = learning_rate_factor(optimizer_options, step, run.steps)
+            optimizers.step(factor)
             ema.step(parameters)
             step += 1
             spent = progress.seconds + time.monotonic() - started
             log.add(step, spent, {"loss": loss.detach(), "grad_norm": norm, **details},
-                    {"lr": rates[0] * factor})
+                    {"lr_factor": factor})
 
             out_of_time = run.max_minutes is not None and spent >= 60 * run.max_minutes
             if time.monotonic() - saved_at >= 60 * run.checkpoint_minutes or stop.wished or out_of_time:

@@ -33,6 +33,7 @@ class Optimizer(_Section):
 
     lr: float = Field(gt=0)
     new_lr: float | None = Field(None, description="learning rate of the new modules; lr when absent")
+    muon_lr: float | None = Field(None, description="learning rate of hidden matrices under Muon; AdamW when absent")
     warmup_steps: int = Field(1000, ge=0)
     decay_share: float = Field(0.0, ge=0, le=1)
     weight_decay: float = Field(0.01, ge=0)
@@ -70,6 +71,7 @@ class VaeRecipe(_Section):
     window_lengths: tuple[int, ...] = (5, 9)
     kl_weight: float = 1e-6
     edge_weight: float = 1.0
+    square_weight: float = Field(0.0, description="weight of the squared error, which speeds up the beginning")
     optimizer: Optimizer
     run: Run
 

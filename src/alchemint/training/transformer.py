@@ -81,6 +81,11 @@ class TransformerObjective:
                 {"params": [parameter for parameter in parameters if id(parameter) in new],
                  "lr": optimizer.new_lr or optimizer.lr}]
 
+    def matrices(self) -> list[nn.Parameter]:
+        """Return the weight matrices of the transformer's blocks."""
+        return [parameter for parameter in self.transformer.blocks.parameters()
+                if parameter.ndim == 2 and min(parameter.shape) > 1]
+
     def batches(self, num_steps: int) -> Dataset[ClipBatch]:
         """Return the dataset of encoded clips."""
         clips, run = self._recipe.clips, self._recipe.run
