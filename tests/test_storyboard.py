@@ -201,6 +201,8 @@ def test_a_smaller_model_allows_fewer_subjects() -> None:
     ("- prompt", "board.yaml", r'.*board.yaml holds \["prompt"\], but must .*'),
     ("[" * 5000, "board.yaml", r".*nested too deeply.*"),
     ("prompt: a\n? [b]\n: c", "board.yaml", r".*line 2: .*"),
+    ("{prompt: a, events: [{during: [0, 1], text: rain, then sun}]}", "board.yaml",
+     r'event 1: unknown key "then sun"; a text with a comma in it needs quotes'),
     ("prompt: a\n1: c", "board.yaml", r"unknown key 1; remove it"),
     ("prompt: a\nday: 2020-99-99", "board.yaml", r".*board.yaml cannot be read: month .*; put the value in quotes"),
     ("prompt: !!python/name:os.system a", "board.yaml", r".*line 1: could not .*"),

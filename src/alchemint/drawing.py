@@ -3,8 +3,10 @@
 Pillow smooths text but no shapes, so shapes are drawn several times larger as masks and scaled down.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
@@ -40,9 +42,8 @@ def cut(text: str, size: int, width: float) -> str:
     """Return the text, or as much of it as fits into `width` pixels with an ellipsis."""
     if _font(size).getlength(text) <= width:
         return text
-    while text and _font(size).getlength(text + "…") > width:
-        text = text[:-1]
-    return text.rstrip() + "…" if text else ""
+    fitting = bisect_right(range(len(text)), width, key=lambda length: _font(size).getlength(text[:length] + "…"))
+    return text[:fitting - 1].rstrip() + "…" if fitting > 1 else ""
 
 
 def wrapped(text: str, size: int, width: float, max_lines: int) -> list[str]:
@@ -151,6 +152,7 @@ class Plot:
         page.paste(self.colour, (0, self.top - _SPARE), mask)
 
 
+@cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 

@@ -77,9 +77,7 @@ def type_faults(
             label += ": "
         name = str(loc[0])
         if detail["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(name, model.model_fields, n=1)
-            mend = f"did you mean {quoted(close[0])}?" if close else f"allowed are {', '.join(model.model_fields)}"
-            yield f"{label}unknown key {quoted(name)}; {mend}"
+            yield f"{label}unknown key {quoted(name)}; {_mend_of_key(name, detail['input'], model)}"
         elif name not in _FORMS:
             yield f"{label}unknown key {quoted(loc[0])}; remove it"
         elif detail["type"] == "missing" and len(loc) == 1:
@@ -153,6 +151,13 @@ def image_faults(storyboard: "Storyboard") -> Iterator[str]:
                 open_image(image)
             except (OSError, ValueError) as error:
                 yield f"{label}: {error}"
+
+
+def _mend_of_key(key: str, value: object, model: type[BaseModel]) -> str:
+    if " " in key and value is None:
+        return "a text with a comma in it needs quotes"
+    close = difflib.get_close_matches(key, model.model_fields, n=1)
+    return f"did you mean {quoted(close[0])}?" if close else f"allowed are {', '.join(model.model_fields)}"
 
 
 def _label(kind: str, index: int, name: object) -> str:

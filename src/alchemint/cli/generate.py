@@ -1,0 +1,247 @@
+"""`alchemint generate`: a storyboard to a video file, with a record of everything that made it."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from alchemint.cli.models import MODEL_HELP, TOY, ModelSource, find_model
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from alchemint.diffusion.guidance import Guidance
+    from alchemint.pipeline import AlchemintPipeline
+    from alchemint.storyboard import Storyboard
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+RECORDED_PACKAGES = ("alchemint", "torch", "diffusers", "transformers")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a storyboard is to be sampled; all of it is recorded beside the video."""
+
+    steps: int
+    guidance: "Guidance"
+    batch_branches: bool
+    device: str
+    dtype: str
+    upscale: int
+
+
+def generate(
+    storyboard: Annotated[Path, typer.Argument(help="A storyboard, YAML or JSON.", show_default=False)],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The video file.  [default: the storyboard's "
+                                                "name with .mp4]", show_default=False)] = None,
+    model: Annotated[str, typer.Option(help=f"{MODEL_HELP}.")] = TOY,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the noise, instead of the storyboard's.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 40,
+    guidance: Annotated[str | None, typer.Option(help="chained or joint.")] = None,
+    image_scale: Annotated[float | None, typer.Option(help="How strongly the reference images steer.")] = None,
+    text_scale: Annotated[float | None, typer.Option(help="How strongly the prompt steers.")] = None,
+    joint_scale: Annotated[float | None, typer.Option(help="How strongly both together steer (joint only).")] = None,
+    guidance_interval: Annotated[tuple[float, float] | None, typer.Option(
+        help="The part of the steps that is guided, as fractions.", show_default=False)] = None,
+    batch_branches: Annotated[bool, typer.Option("--batch-branches/--sequential-branches", help="Run guidance's "
+                              "evaluations as one batch, or one after the other with less memory.")] = True,
+    device: Annotated[Device, typer.Option(help="auto is cuda where there is one.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="auto is bfloat16 on cuda and float32 on a CPU.")] = "auto",
+    sheet: Annotated[bool, typer.Option("--sheet", help="Write a contact sheet (PNG) beside the video.")] = False,
+    upscale: Annotated[int, typer.Option(min=1, help="Enlarge the video by this whole factor, pixels kept.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show the plan; load no weights.")]
+    = False,
+) -> None:
+    """Make a video of a storyboard, and beside it a JSON file with everything that made it."""
+    from alchemint.cli.allocator import keep_memory
+
+    keep_memory()
+    storyboard.open("rb").close()  # a wrong path is told before the wait for torch
+    target = _target(output or Path(storyboard.with_suffix(".mp4").name))
+    source = find_model(model)
+    console = Console()
+
+    from alchemint.diffusion.guidance import Guidance
+    from alchemint.pipeline import read_defaults
+    from alchemint.storyboard import load_storyboard
+
+    defaults, transformer = read_defaults(source.config_folder)
+    board = load_storyboard(storyboard, defaults)
+    if board.seed is None or seed is not None:
+        board = board.model_copy(update={"seed": secrets.randbelow(2**31) if seed is None else seed})
+    for warning in board.warnings():
+        typer.echo(f"warning: {warning}", err=True)
+    given: dict[str, Any] = {"mode": guidance, "image_scale": image_scale, "text_scale": text_scale,
+                             "joint_scale": joint_scale, "interval": guidance_interval}
+    chosen = Guidance(**{name: value for name, value in given.items() if value is not None})
+    chosen_device = _device(device)
+    options = Options(steps, chosen, batch_branches, chosen_device, _dtype(dtype, chosen_device), upscale)
+    _show_plan(console, board, options, model, transformer, defaults.size_multiple)
+    if dry_run:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=target.parent).close()  # a folder that takes no files is told before the work, not after
+    frames, seconds = _sample(console, board, options, source)
+    _write(console, target, frames, board, options, model, seconds, sheet)
+
+
+def _target(path: Path) -> Path:
+    """Return the path of the video if it can be one."""
+    if path.suffix.lower() != ".mp4":
+        raise ValueError(f'output "{path}" must end in .mp4; the video is H.264 in MP4')
+    if path.is_dir():
+        raise ValueError(f'output "{path}" is a folder; name a file in it')
+    return path
+
+
+def _device(wanted: Device) -> str:
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda is not there; use cpu or auto")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+
+
+def _dtype(wanted: Dtype, device: str) -> str:
+    return ("bfloat16" if device == "cuda" else "float32") if wanted == "auto" else wanted
+
+
+def _show_plan(
+    console: Console, board: "Storyboard", options: Options, model: str, transformer: dict[str, Any], size_multiple: int
+) -> None:
+    from alchemint import timeline
+    from alchemint.cli.chart import timeline_table
+
+    assert board.width and board.height and board.num_frames and board.fps, "resolve the storyboard first"
+    console.print(board.prompt, style="bold", markup=False, highlight=False)
+    console.print(timeline_table(board, width=min(64, max(24, console.width - 36))))
+    num_references = sum(len(subject.images) * len(subject.appears) for subject in board.subjects)
+    tokens_per_frame = (board.width // size_multiple) * (board.height // size_multiple)
+    counts = {
+        "video": timeline.num_latents(board.num_frames) * tokens_per_frame,
+        "reference": num_references * tokens_per_frame,
+        "word-tag": num_references * transformer["num_word_tokens"],
+    }
+    tokens = " + ".join(f"{count} {name}" for name, count in counts.items())
+    guided = [len(options.guidance.evaluations(step / options.steps, num_references > 0))
+              for step in range(options.steps)]
+    evaluations = f"{max(guided)}" if min(guided) == max(guided) else f"{min(guided)} or {max(guided)}"
+    seconds = timeline.duration_s(board.num_frames, board.fps)
+    for line in (
+        f"video   {board.width} x {board.height}, {board.num_frames} frames at {board.fps:g} fps ({seconds:g} s)",
+        f"tokens  {tokens} = {sum(counts.values())}",
+        f"work    {options.steps} steps of {evaluations} evaluations ({sum(guided)} in all), "
+        f"{options.guidance.mode} guidance",
+        f"with    {model} on {options.device} in {options.dtype}, seed {board.seed}",
+    ):
+        console.print(line, markup=False, highlight=False)
+
+
+def _sample(
+    console: Console, board: "Storyboard", options: Options, source: ModelSource
+) -> tuple["np.ndarray", dict[str, float]]:
+    """Return the frames, (frames, height, width, 3) uint8, and the seconds that loading and sampling took."""
+    import numpy as np
+    import torch
+    import transformers
+    from diffusers.utils import logging
+
+    from alchemint.pipeline import AlchemintPipeline
+
+    begun = time.perf_counter()
+    logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    with console.status("loading the model"):
+        # Wan's VAE is run in float32: half precision shows in flat areas, and decoding is a small part of the work.
+        dtypes = {"default": getattr(torch, options.dtype), "vae": torch.float32}
+        pipeline = AlchemintPipeline.from_pretrained(source.pretrained, dtype=dtypes)
+        pipeline.to(options.device)
+    pipeline.set_progress_bar_config(disable=True)
+    loaded = time.perf_counter()
+    assert board.seed is not None
+    with _progress(console, options.steps) as on_step_end:
+        video = pipeline(
+            board, num_inference_steps=options.steps, guidance=options.guidance, batch_branches=options.batch_branches,
+            generator=torch.Generator("cpu").manual_seed(board.seed), callback_on_step_end=on_step_end,
+        ).frames[0]
+    frames = (np.asarray(video) * 255).round().astype(np.uint8)
+    return frames, {"loading": round(loaded - begun, 2), "sampling": round(time.perf_counter() - loaded, 2)}
+
+
+@contextmanager
+def _progress(console: Console, steps: int) -> "Iterator[Any]":
+    """Show a progress bar; give the pipeline's callback that moves it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"),
+               TimeRemainingColumn(compact=True), TextColumn("left"))
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("denoising", total=steps, pace="")
+        begun = time.perf_counter()
+
+        def on_step_end(_: "AlchemintPipeline", step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            pace = (time.perf_counter() - begun) / (step + 1)
+            description = "denoising" if step + 1 < steps else "decoding"
+            progress.update(task, completed=step + 1, pace=f"{pace:.2f} s/step", description=description)
+            return tensors
+
+        yield on_step_end
+        progress.update(task, description="done")
+
+
+def _write(
+    console: Console, target: Path, frames: "np.ndarray", board: "Storyboard", options: Options, model: str,
+    seconds: dict[str, float], with_sheet: bool,
+) -> None:
+    """Write the video, the record beside it, and the contact sheet."""
+    from alchemint import media
+
+    assert board.fps is not None
+    written = [target, target.with_suffix(".json")]
+    media.write_video(target, frames.repeat(options.upscale, axis=1).repeat(options.upscale, axis=2), board.fps)
+    record = _record(target.parent, board, options, model, seconds)
+    media.write_text(written[1], json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    if with_sheet:
+        from alchemint.sheet import bars_of, contact_sheet
+
+        subtitle = (f"{frames.shape[2]} x {frames.shape[1]}, {len(frames)} frames at {board.fps:g} fps, {model}, "
+                    f"{options.steps} steps, seed {board.seed}")
+        written.append(target.with_suffix(".png"))
+        media.write_image(written[2], contact_sheet(frames, board.fps, bars_of(board), board.prompt, subtitle))
+    names = ", ".join(str(path) for path in written)
+    console.print(f"wrote   {names} (loading {seconds['loading']:.1f} s, sampling {seconds['sampling']:.1f} s)",
+                  markup=False, highlight=False, soft_wrap=True)
+
+
+def _record(
+    folder: Path, board: "Storyboard", options: Options, model: str, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """Return everything that made a video; image paths are relative to `folder`, so that the storyboard loads there."""
+    hashes: dict[str, str] = {}
+    subjects = []
+    for subject in board.subjects:
+        paths = [image for image in subject.images if isinstance(image, Path)]
+        moved = {path: Path(os.path.relpath(path, folder)) for path in paths}
+        hashes |= {moved[path].as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+        subjects.append(subject.model_copy(update={"images": tuple(moved.values())}))
+    return {
+        "storyboard": board.model_copy(update={"subjects": tuple(subjects)}).model_dump(mode="json", exclude_none=True),
+        "model": model,
+        "options": asdict(options),
+        "image_sha256": hashes,
+        "versions": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
+        "seconds": seconds,
+    }

@@ -1,0 +1,138 @@
+"""`alchemint generate` with the model that the package ships."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alchemint.cli.models import TOY_FOLDER
+from alchemint.media import read_video
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PARK = EXAMPLES / "park.yaml"
+
+Alchemint = Callable[..., Any]
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_video_its_record_and_its_sheet(alchemint: Alchemint, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "park.mp4"
+    outcome = alchemint("generate", PARK, "-o", target, "--steps", 2, "--sheet", "--upscale", 2)
+    assert outcome.status == 0, outcome.err
+    record = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
+    frames, fps = read_video(target)
+    board = record["storyboard"]
+    assert frames.shape == (board["num_frames"], 2 * board["height"], 2 * board["width"], 3)
+    assert (fps, board["seed"]) == (board["fps"], 7)
+    assert record["options"]["steps"] == 2
+    assert record["versions"].keys() == {"alchemint", "torch", "diffusers", "transformers"}
+    with Image.open(target.with_suffix(".png")) as sheet:
+        assert sheet.width > 600
+    assert sorted(path.name for path in target.parent.iterdir()) == ["park.json", "park.mp4", "park.png"]
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_record_is_enough_to_make_the_video_again(alchemint: Alchemint, tmp_path: Path) -> None:
+    first, again = tmp_path / "first.mp4", tmp_path / "again.mp4"
+    assert alchemint("generate", EXAMPLES / "empty.yaml", "-o", first, "--steps", 2, "--seed", 5).status == 0
+    record = json.loads(first.with_suffix(".json").read_text(encoding="utf-8"))
+    (tmp_path / "board.json").write_text(json.dumps(record["storyboard"]), encoding="utf-8")
+    assert alchemint("generate", tmp_path / "board.json", "-o", again, "--steps", 2).status == 0
+    assert np.array_equal(read_video(first)[0], read_video(again)[0])
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_seed_is_drawn_and_recorded_when_none_is_given(alchemint: Alchemint, tmp_path: Path) -> None:
+    (tmp_path / "board.yaml").write_text("prompt: a meadow\n", encoding="utf-8")
+    seeds = set()
+    for name in ("a.mp4", "b.mp4"):
+        assert alchemint("generate", tmp_path / "board.yaml", "-o", tmp_path / name, "--steps", 1).status == 0
+        seeds.add(json.loads((tmp_path / name).with_suffix(".json").read_text())["storyboard"]["seed"])
+    assert len(seeds) == 2
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_dry_run_reads_no_weights_and_writes_nothing(
+    alchemint: Alchemint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(TOY_FOLDER, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    monkeypatch.chdir(tmp_path)
+    outcome = alchemint("generate", PARK, "--model", tmp_path / "model", "--dry-run")
+    assert outcome.status == 0, outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    tokens = next(line for line in outcome.out.splitlines() if line.startswith("tokens"))
+    video, reference, word, total = (int(word) for word in tokens.split() if word.isdigit())
+    assert video + reference + word == total
+    assert "3 evaluations" in outcome.out
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(("options", "evaluations"), [
+    (["--image-scale", 0, "--text-scale", 0], "1 evaluations"),
+    (["--guidance", "joint", "--joint-scale", 1], "4 evaluations"),
+    (["--guidance-interval", 0, 0.5], "1 or 3 evaluations (80 in all)"),
+])
+def test_the_plan_tells_the_work(alchemint: Alchemint, options: list[object], evaluations: str) -> None:
+    assert evaluations in alchemint("generate", PARK, "--dry-run", *options).out
+
+
+@pytest.mark.usefixtures("toy")
+def test_every_fault_of_a_storyboard_is_a_line(alchemint: Alchemint, tmp_path: Path) -> None:
+    (tmp_path / "board.yaml").write_text(
+        "prompt: a dog\nwidth: 65\nsubjects:\n  - {name: dog, wrod: dog, images: [dog.png], appears: [[0, 99]]}\n",
+        encoding="utf-8")
+    outcome = alchemint("generate", tmp_path / "board.yaml", "--dry-run")
+    assert (outcome.status, outcome.out) == (2, "")
+    lines = outcome.err.splitlines()
+    assert all(line.startswith("error: ") for line in lines)
+    for part in ("width 65", '"wrod"', "word is missing", "dog.png", "end 99.0 s"):
+        assert any(part in line for line in lines), part
+    assert len(lines) == 5
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_word_that_the_prompt_lacks_is_a_warning(alchemint: Alchemint, tmp_path: Path) -> None:
+    text = PARK.read_text(encoding="utf-8").replace("word: balloon", "word: kite")
+    (tmp_path / "board.yaml").write_text(text.replace("[", f"[{EXAMPLES}/", 1).replace(
+        "[balloon.png", f"[{EXAMPLES}/balloon.png"), encoding="utf-8")
+    outcome = alchemint("generate", tmp_path / "board.yaml", "--dry-run")
+    assert outcome.status == 0, outcome.err
+    assert outcome.err.startswith('warning: subject "balloon": the prompt does not have the word "kite"')
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["none.yaml"], "none.yaml: No such file"),
+    ([PARK, "-o", "park.avi"], "must end in .mp4"),
+    ([PARK, "--model", "nowhere"], "neither toy nor a folder"),
+    ([PARK, "--model", EXAMPLES], "no model folder"),
+])
+def test_wrong_arguments_are_one_line(alchemint: Alchemint, arguments: list[object], message: str) -> None:
+    outcome = alchemint("generate", *arguments)
+    assert (outcome.status, len(outcome.err.splitlines())) == (2, 1)
+    assert message in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_generation_leaves_no_file(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    command = [sys.executable, "-u", "-m", "alchemint", "generate", str(PARK), "-o", str(tmp_path / "park.mp4"),
+               "--steps", "1000000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "seed 7" not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(3)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == status
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,26 @@
+"""Where a model's name leads."""
+
+from pathlib import Path
+
+import pytest
+
+from alchemint.cli.models import TOY_FOLDER, find_model
+
+
+def test_toy_is_inside_the_package() -> None:
+    import alchemint
+
+    source = find_model("toy")
+    assert source.config_folder == TOY_FOLDER
+    assert TOY_FOLDER.is_relative_to(Path(alchemint.__file__).parent)
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    source = find_model(str(tmp_path))
+    assert (source.pretrained, source.config_folder) == (str(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["nothing", "./nothing", "a/b/c", "", "../../x"])
+def test_what_is_neither_folder_nor_hub_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="neither toy nor a folder nor a name on the hub"):
+        find_model(name)

@@ -1,0 +1,46 @@
+"""The examples, their pictures, and the schema that editors check storyboards by."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alchemint.storyboard import Defaults, load_storyboard
+
+ROOT = Path(__file__).parent.parent
+STORYBOARDS = sorted((ROOT / "examples").glob("*.yaml"))
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", STORYBOARDS, ids=[path.stem for path in STORYBOARDS])
+@pytest.mark.parametrize(("fps", "num_frames", "size"), [(6.0, 25, 64), (8.0, 33, 96), (16.0, 65, 480)])
+def test_examples_have_no_fault_for_any_model(path: Path, fps: float, num_frames: int, size: int) -> None:
+    resolved = load_storyboard(path, Defaults(fps, size, size, num_frames, 16))
+    assert resolved.num_frames == num_frames
+    assert resolved.warnings() == []
+    assert resolved.overlapping_events() == []
+
+
+def test_pictures_are_those_that_the_script_draws() -> None:
+    module = script("make_examples")
+    shipped = {path.name for path in (ROOT / "examples").glob("*.png")}
+    assert shipped == {picture.file for picture in module.PICTURES}
+    for picture in module.PICTURES:
+        with Image.open(ROOT / "examples" / picture.file) as image:
+            assert np.array_equal(np.asarray(image), np.asarray(module.draw(picture)))
+
+
+def test_the_schema_is_that_of_the_code() -> None:
+    module = script("export_schema")
+    assert module.SCHEMA.read_text(encoding="utf-8") == module.schema_text(), "run scripts/export_schema.py"
