@@ -82,9 +82,15 @@ def frames_in(interval: Seconds, fps: float, num_frames: int) -> Frames | None:
 
 
 def seconds_of(frames: Frames, fps: float, num_frames: int) -> Seconds:
-    """Return the interval [start, end) in seconds of the frames first .. last; the inverse of `frames_in`."""
+    """Return the interval [start, end) in seconds of the frames first .. last; the inverse of `frames_in`.
+
+    An interval that ends with the last frame but one ends half a frame before the video does: at the video's end it
+    would include the last frame.
+    """
     first, last = frames
-    return first / fps, (duration_s(num_frames, fps) if last == num_frames - 1 else (last + 1) / fps)
+    from_the_end = num_frames - 1 - last
+    end = duration_s(num_frames, fps) if from_the_end == 0 else (last + (0.5 if from_the_end == 1 else 1)) / fps
+    return first / fps, end
 
 
 def tau(frame: int) -> float:

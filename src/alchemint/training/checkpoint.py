@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from diffusers.training_utils import EMAModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 _STEP_FOLDER = "step-{:08d}"
@@ -51,7 +51,7 @@ def save(folder: Path, state: TrainedState, progress: Progress, fingerprint: str
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, module in state.modules.items():
-        save_file(_contiguous(module.state_dict()), partial / f"{name}.safetensors")
+        save_model(module, str(partial / f"{name}.safetensors"))
     save_file({f"{number:05d}": tensor.contiguous() for number, tensor in enumerate(state.ema.shadow_params)},
               partial / "ema.safetensors")
     for name, optimizer in state.optimizers.items():
@@ -76,7 +76,7 @@ def restore(path: Path, state: TrainedState, fingerprint: str) -> Progress:
         raise ValueError(f"{path} was made by another recipe; resume with the recipe that stands beside it, "
                          "or choose another output folder")
     for name, module in state.modules.items():
-        module.load_state_dict(load_file(path / f"{name}.safetensors"))
+        load_model(module, path / f"{name}.safetensors")
     shadow = load_file(path / "ema.safetensors")
     for number, tensor in enumerate(state.ema.shadow_params):
         tensor.copy_(shadow[f"{number:05d}"])
@@ -84,10 +84,6 @@ def restore(path: Path, state: TrainedState, fingerprint: str) -> Progress:
     for name, optimizer in state.optimizers.items():
         _load_optimizer_tensors(optimizer, load_file(path / f"{name}.safetensors"))
     return Progress(saved["step"], saved["seconds"])
-
-
-def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -120,6 +120,7 @@ class TransformerRecipe(_Section):
     clips: EncodedClips = EncodedClips()
     dropout: Dropout = Dropout()
     subject_weight: float = Field(1.0, description="extra loss weight of latents that show a subject")
+    attention_backend: str | None = Field(None, description="one of diffusers' attention backends; theirs when absent")
     flow_shift: float = Field(1.0, gt=0, description="shift of the training timesteps; 1: uniform")
     optimizer: Optimizer
     run: Run
@@ -154,7 +155,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def fingerprint(recipe: Recipe) -> str:
     """Return a hash of all that decides the weights: the recipe without its paths, lengths and machine settings."""
-    values = recipe.model_dump(mode="json", exclude={"output": True, "vae": True, "run": set(Run.model_fields) - {
+    values = recipe.model_dump(mode="json", exclude={"output": True, "vae": True, "attention_backend": True, "run": set(Run.model_fields) - {
         "batch_size", "ema_decay", "precision"}})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 

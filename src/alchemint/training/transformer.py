@@ -68,6 +68,10 @@ class TransformerObjective:
         self._recipe = recipe
         self._source = source
         self._heldout = heldout
+        nn.init.zeros_(self.transformer.proj_out.weight)
+        nn.init.zeros_(self.transformer.proj_out.bias)
+        if recipe.attention_backend is not None:
+            self.transformer.set_attention_backend(recipe.attention_backend)
         if recipe.run.compile:
             for block in self.transformer.blocks:
                 block.compile(dynamic=False)
