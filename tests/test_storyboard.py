@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,11 +185,24 @@ def test_ends_are_not_judged_by_a_timing_that_was_refused(folder: Path, name: st
 
 
 def test_a_smaller_model_allows_fewer_subjects() -> None:
-    few = Defaults(fps=8.0, width=64, height=64, num_frames=33, size_multiple=16, max_subjects=1)
+    few = replace(DEFAULTS, max_subjects=1)
     storyboard = Storyboard(**document(subject("a"), subject("b")))
     storyboard.resolve(DEFAULTS)
     with pytest.raises(StoryboardError, match="at most 1 are allowed; remove 1"):
         storyboard.resolve(few)
+
+
+def test_a_model_may_take_no_events_or_only_such_as_follow_each_other() -> None:
+    events = [{"during": [2, 4], "text": "b"}, {"during": [0, 1], "text": "a"}, {"during": [0.5, 2], "text": "c"}]
+    storyboard = Storyboard(prompt="dusk", events=events)
+    storyboard.resolve(DEFAULTS)
+    with pytest.raises(StoryboardError) as caught:
+        storyboard.resolve(replace(DEFAULTS, events_may_overlap=False))
+    assert caught.value.faults == ("event 3: during [0.5, 2.0] overlaps event 2, [0.0, 1.0], but this model's events "
+                                   "may not overlap; shorten one",)
+    Storyboard(prompt="dusk", events=events[:2]).resolve(replace(DEFAULTS, events_may_overlap=False))
+    with pytest.raises(StoryboardError, match="3 are given, but this model takes none; remove them"):
+        storyboard.resolve(replace(DEFAULTS, takes_events=False))
 
 
 @pytest.mark.parametrize(("text", "name", "fault"), [

@@ -63,6 +63,8 @@ class Defaults:
     num_frames: int
     size_multiple: int
     max_subjects: int = MAX_SUBJECTS
+    takes_events: bool = True
+    events_may_overlap: bool = True
 
 
 def _picture(value: object) -> object:
@@ -164,7 +166,7 @@ class Storyboard(_Part):
         """Return the storyboard with fps, width, height and num_frames filled in, and its events in order of time.
 
         `duration` becomes None, as num_frames says the same. Raises StoryboardError with all that the model cannot
-        make: a size or a number of frames, intervals after the video's end or too short to hold a frame.
+        make: a size, a number of frames, events, intervals after the video's end or too short to hold a frame.
         """
         if faults := list(model_faults(self, defaults)):
             raise StoryboardError(faults, self)

@@ -13,6 +13,7 @@ import difflib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -124,6 +125,7 @@ def model_faults(storyboard: "Storyboard", defaults: "Defaults") -> Iterator[str
         yield f"num_frames {count} must be of the form 4k+1; use {mend}"
     if defaults.max_subjects < MAX_SUBJECTS:
         yield from _too_many("subjects", len(storyboard.subjects), defaults.max_subjects)
+    yield from _event_faults(storyboard, defaults)
     if any(_is_unusable(storyboard, name) for name in _TIMING):
         return
     fps = storyboard.fps or defaults.fps
@@ -205,6 +207,18 @@ def _timing_fault(name: str, interval: tuple[float, float], fps: float, num_fram
         return (f"{name} {span(interval)} holds no frame at {fps:g} fps; "
                 f"make it at least {_number(1 / fps)} s long")
     return None
+
+
+def _event_faults(storyboard: "Storyboard", defaults: "Defaults") -> Iterator[str]:
+    if not defaults.takes_events and storyboard.events:
+        yield f"events: {len(storyboard.events)} are given, but this model takes none; remove them"
+    elif not defaults.events_may_overlap:
+        timed = [(number, event.during) for number, event in enumerate(storyboard.events, start=1)
+                 if "during" in event.model_fields_set]
+        for (first, during), (second, other) in combinations(sorted(timed, key=lambda row: tuple(row[1])), 2):
+            if other[0] < during[1]:
+                yield (f"event {second}: during {span(other)} overlaps event {first}, {span(during)}, but this model's "
+                       "events may not overlap; shorten one")
 
 
 def _number_faults(storyboard: "Storyboard") -> Iterator[str]:
