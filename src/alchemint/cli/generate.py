@@ -48,7 +48,8 @@ def generate(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The video file.  [default: the storyboard's "
                                                 "name with .mp4]", show_default=False)] = None,
     model: Annotated[str, typer.Option(help=f"{MODEL_HELP}.")] = TOY,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the noise, instead of the storyboard's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1,
+                                               help="Of the noise, instead of the storyboard's.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 40,
     guidance: Annotated[str | None, typer.Option(help="chained or joint.")] = None,
     image_scale: Annotated[float | None, typer.Option(help="How strongly the reference images steer.")] = None,
@@ -74,12 +75,13 @@ def generate(
     source = find_model(model)
     console = Console()
 
-    from alchemint.diffusion.guidance import Guidance
-    from alchemint.pipeline import read_defaults
-    from alchemint.storyboard import load_storyboard
+    with console.status("reading"):
+        from alchemint.diffusion.guidance import Guidance
+        from alchemint.pipeline import read_defaults
+        from alchemint.storyboard import load_storyboard
 
-    defaults, transformer = read_defaults(source.config_folder)
-    board = load_storyboard(storyboard, defaults)
+        defaults, transformer = read_defaults(source.config_folder)
+        board = load_storyboard(storyboard, defaults)
     if board.seed is None or seed is not None:
         board = board.model_copy(update={"seed": secrets.randbelow(2**31) if seed is None else seed})
     for warning in board.warnings():
@@ -172,11 +174,16 @@ def _sample(
     pipeline.set_progress_bar_config(disable=True)
     loaded = time.perf_counter()
     assert board.seed is not None
-    with _progress(console, options.steps) as on_step_end:
-        video = pipeline(
-            board, num_inference_steps=options.steps, guidance=options.guidance, batch_branches=options.batch_branches,
-            generator=torch.Generator("cpu").manual_seed(board.seed), callback_on_step_end=on_step_end,
-        ).frames[0]
+    try:
+        with _progress(console, options.steps) as on_step_end:
+            video = pipeline(
+                board, num_inference_steps=options.steps, guidance=options.guidance,
+                batch_branches=options.batch_branches, generator=torch.Generator("cpu").manual_seed(board.seed),
+                callback_on_step_end=on_step_end,
+            ).frames[0]
+    except torch.OutOfMemoryError as error:
+        raise ValueError(f"the memory of {options.device} does not suffice; use --sequential-branches, a smaller width "
+                         "and height, fewer frames or fewer references") from error
     frames = (np.asarray(video) * 255).round().astype(np.uint8)
     return frames, {"loading": round(loaded - begun, 2), "sampling": round(time.perf_counter() - loaded, 2)}
 
