@@ -53,7 +53,7 @@ class EventText(NamedTuple):
 class AlchemintTransformerBlock(WanTransformerBlock):
     """Wan's block, with a second modulation for condition tokens and the event branch beside the cross-attention."""
 
-    def __init__(self, dim: int, ffn_dim: int, num_heads: int, qk_norm: str, cross_attn_norm: bool, eps: float,
+    def __init__(self, dim: int, ffn_dim: int, num_heads: int, qk_norm: str | None, cross_attn_norm: bool, eps: float,
                  added_kv_proj_dim: int | None, has_events: bool) -> None:
         super().__init__(dim, ffn_dim, num_heads, qk_norm, cross_attn_norm, eps, added_kv_proj_dim)
         self.event_attn: WanAttention | None = None
@@ -133,8 +133,8 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         rope_theta: base of all rotary frequencies; Wan's is 10000.
     """
 
-    _no_split_modules = ["AlchemintTransformerBlock"]
-    _repeated_blocks = ["AlchemintTransformerBlock"]
+    _no_split_modules = ["AlchemintTransformerBlock"]  # noqa: RUF012 - diffusers reads it from the class
+    _repeated_blocks = ["AlchemintTransformerBlock"]  # noqa: RUF012 - as above
 
     @register_to_config
     def __init__(
@@ -171,14 +171,14 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
             raise ValueError(f'event_encoding "{event_encoding}" is unknown; use one of '
                              f'{", ".join(EVENT_ENCODINGS)}, or null for no event branch')
         super().__init__(
-            patch_size, num_attention_heads, attention_head_dim, in_channels, out_channels, text_dim, freq_dim, ffn_dim,
-            num_layers=0, cross_attn_norm=cross_attn_norm, qk_norm=qk_norm, eps=eps, image_dim=image_dim,
+            patch_size, num_attention_heads, attention_head_dim, in_channels, out_channels, text_dim, freq_dim,
+            ffn_dim, num_layers=0, cross_attn_norm=cross_attn_norm, qk_norm=qk_norm, eps=eps, image_dim=image_dim,
             added_kv_proj_dim=added_kv_proj_dim, rope_max_seq_len=rope_max_seq_len,
             pos_embed_seq_len=pos_embed_seq_len)
         self.register_to_config(num_layers=num_layers)
         dim = num_attention_heads * attention_head_dim
         self.rope = AlchemintRotaryPosEmbed(
-            attention_head_dim, patch_size, interval_encoding, WeropeWeights(werope_inside, werope_outside),
+            attention_head_dim, tuple(patch_size), interval_encoding, WeropeWeights(werope_inside, werope_outside),
             num_word_tokens, rope_theta)
         self.blocks = nn.ModuleList(
             AlchemintTransformerBlock(dim, ffn_dim, num_attention_heads, qk_norm, cross_attn_norm, eps,
@@ -228,9 +228,8 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
                     nn.init.normal_(module.weight, std=0.02)
                 elif isinstance(module, nn.RMSNorm):
                     nn.init.ones_(module.weight)
-        for block in self.blocks:
-            if block.event_attn is not None:
-                nn.init.zeros_(block.event_attn.to_out[0].weight)
+            if name.endswith("event_attn"):
+                nn.init.zeros_(self.get_submodule(f"{name}.to_out.0").weight)
 
     @apply_lora_scale("attention_kwargs")
     def forward(
@@ -248,8 +247,7 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         hidden_states: (B, C, T, H, W). timestep: (B,), or (B, T h w) for models with a timestep a token (Wan 2.2 5B),
         0..1000. encoder_hidden_states: (B, S, text_dim), the prompt. Returns (B, C, T, H, W).
         """
-        batch, _, num_frames, height, width = hidden_states.shape
-        grid = [size // patch for size, patch in zip((num_frames, height, width), self.config.patch_size, strict=True)]
+        grid = [size // patch for size, patch in zip(hidden_states.shape[2:], self.config.patch_size, strict=True)]
         num_video_tokens = grid[0] * grid[1] * grid[2]
         if references is not None and references.latents.shape[1] == 0:
             references = None
@@ -263,7 +261,7 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         if references is not None:
             tokens = torch.cat([tokens, self._condition_tokens(references).type_as(tokens)], dim=1)
 
-        # 3. Modulation of the video by its timestep, of the conditions as clean; prompt and events through one projection
+        # 3. Modulation of the video by its timestep, of the conditions as clean; texts through one projection
         per_token = timestep.shape[1] if timestep.ndim == 2 else None
         temb, modulation, prompt, _ = self.condition_embedder(
             timestep.flatten(), encoder_hidden_states, timestep_seq_len=per_token)
@@ -304,7 +302,11 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         if self.config.condition_timestep == "clean":
             embedder = self.condition_embedder
             zero = embedder.timesteps_proj(torch.zeros_like(timestep.flatten()[:1]))
-            embedded = embedder.time_embedder(zero.to(modulation.dtype)).type_as(modulation)
+            # Often float32 in a bfloat16 model; quantised weights take what comes.
+            weights = next(embedder.time_embedder.parameters()).dtype
+            if weights.is_floating_point:
+                zero = zero.to(weights)
+            embedded = embedder.time_embedder(zero).type_as(modulation)
             shared = embedder.time_proj(embedder.act_fn(embedded)).unflatten(-1, (6, -1))
             return Segments(shared.expand(modulation.shape[0], -1, -1), num_video_tokens)
         return Segments(modulation if modulation.ndim == 3 else modulation[:, -1], num_video_tokens)
@@ -320,8 +322,8 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         return EventText(text, events.mask.flatten(1).view(len(events.mask), 1, 1, -1), rotary)
 
 
-# Step caches find blocks by their exact class. And a pipeline loads a component whose class lives outside diffusers only
-# if the class's module has the name ModelMixin, too.
+# Step caches find blocks by their exact class. And a pipeline loads a component whose class lives outside diffusers
+# only if the class's module has the name ModelMixin, too.
 TransformerBlockRegistry.register(
     AlchemintTransformerBlock,
     TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=None))
