@@ -364,7 +364,9 @@ def _batches_of_equal_shape(boards: list[Storyboard]) -> list[list[int]]:
 def _stack(conditions: list[_Conditions]) -> _Conditions:
     """Concatenate conditions along the batch axis."""
     def cat(parts: Sequence[Any]) -> Any:
-        return None if parts[0] is None else type(parts[0])(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        if parts[0] is None:
+            return None
+        return type(parts[0])(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     return _Conditions(torch.cat([part.prompt_embeds for part in conditions]),
                        cat([part.references for part in conditions]), cat([part.events for part in conditions]))

@@ -3,10 +3,13 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
+
+if TYPE_CHECKING:
+    from alchemint.toyworld import Clip
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class ToyworldSource:
     fps: float
     seed: int
 
-    def __call__(self, index: int, num_subjects: int | None):  # noqa: ANN204
+    def __call__(self, index: int, num_subjects: int | None) -> "Clip":
         """Render clip number `index`."""
         from alchemint.toyworld import WorldConfig, render_clip
 

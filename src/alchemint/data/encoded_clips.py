@@ -128,9 +128,10 @@ def subject_share(clip: Clip, latent_shape: torch.Size) -> Tensor:
     if not len(clip.masks):
         return torch.zeros(tuple(latent_shape))
     shown = torch.from_numpy(clip.masks.any(0)).float()
-    shares = F.adaptive_avg_pool2d(shown, tuple(latent_shape[1:]))
+    num_latents, height, width = latent_shape
+    shares = F.adaptive_avg_pool2d(shown, (height, width))
     per_latent = [shares[first:last + 1].amax(0)
-                  for first, last in map(timeline.frames_of_latent, range(latent_shape[0]))]
+                  for first, last in map(timeline.frames_of_latent, range(num_latents))]
     return torch.stack(per_latent)
 
 

@@ -24,7 +24,7 @@ class AlchemintRotaryPosEmbed(nn.Module):
     interval_encoding is a name of `encodings.ENCODINGS`; num_word_tokens is L.
     """
 
-    def __init__(self, attention_head_dim: int, patch_size: tuple[int, int, int], interval_encoding: str,
+    def __init__(self, attention_head_dim: int, patch_size: tuple[int, ...], interval_encoding: str,
                  weights: WeropeWeights, num_word_tokens: int, theta: float) -> None:
         super().__init__()
         if interval_encoding not in ENCODINGS:

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to continue bit for bit, in safetensors and JSON. A checkpoint is complete or absent.
+"""Checkpoints: everything a run needs to continue bit for bit, in safetensors and JSON; complete or absent.
 
     <run>/checkpoints/step-00001200/
         <module>.safetensors     the weights of each trained module

@@ -155,8 +155,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def fingerprint(recipe: Recipe) -> str:
     """Return a hash of all that decides the weights: the recipe without its paths, lengths and machine settings."""
-    values = recipe.model_dump(mode="json", exclude={"output": True, "vae": True, "attention_backend": True, "run": set(Run.model_fields) - {
-        "batch_size", "ema_decay", "precision"}})
+    machine = set(Run.model_fields) - {"batch_size", "ema_decay", "precision"}
+    values = recipe.model_dump(mode="json", exclude={"output": True, "vae": True, "attention_backend": True,
+                                                     "run": machine})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -30,7 +30,7 @@ def write_sheet(pipeline: AlchemintPipeline, heldout: ClipSource, path: Path) ->
     """Draw held-out clips, each with its references at the left, above what the model makes of their storyboards."""
     clips = [heldout(number, num_subjects) for number, num_subjects in enumerate(_SUBJECTS_OF_ROWS)]
     pipeline.set_progress_bar_config(disable=True)
-    videos = pipeline([storyboard_of(clip, seed=0) for clip in clips]).frames
+    (videos,) = pipeline([storyboard_of(clip, seed=0) for clip in clips], return_dict=False)
     rows = []
     for clip, video in zip(clips, videos, strict=True):
         made = (np.asarray(video) * 255).round().astype(np.uint8)
