@@ -189,7 +189,8 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         self.initialise_new_modules()
 
     @classmethod
-    def from_wan(cls, wan: WanTransformer3DModel | str | PathLike[str], **options: Any) -> "AlchemintTransformer3DModel":
+    def from_wan(cls, wan: WanTransformer3DModel | str | PathLike[str],
+                 **options: Any) -> "AlchemintTransformer3DModel":
         """Build the model around the weights of a plain Wan, given live or as a folder or hub id; options are ours.
 
         The new modules are freshly initialised: timed control is untrained until the model is fine-tuned.

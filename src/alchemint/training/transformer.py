@@ -73,8 +73,10 @@ class TransformerObjective:
         if recipe.attention_backend is not None:
             self.transformer.set_attention_backend(recipe.attention_backend)
         if recipe.run.compile:
+            # One graph for each mix of references and events; their numbers become dynamic sizes.
+            torch._dynamo.config.recompile_limit = 32
             for block in self.transformer.blocks:
-                block.compile(dynamic=False)
+                block.compile()
 
     def parameter_groups(self, optimizer: Optimizer) -> list[dict[str, Any]]:
         """Return the base's and the new modules' parameters, each with their learning rate."""
@@ -158,7 +160,8 @@ class TransformerObjective:
     @torch.no_grad()
     def write_sheet(self, path: Path) -> None:
         """Sample fixed held-out storyboards with the averaged weights, beside the clips that they were taken from."""
-        validation.write_sheet(self._pipeline(), self._heldout, path)
+        with torch.compiler.set_stance("force_eager"):
+            validation.write_sheet(self._pipeline(), self._heldout, path)
 
     def export(self, folder: Path) -> None:
         """Write a pipeline folder that `generate --model` takes."""
