@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,3 +83,22 @@ def text_encoder(tokenizer: PreTrainedTokenizerFast) -> UMT5EncoderModel:
     return UMT5EncoderModel(UMT5Config(
         vocab_size=len(tokenizer), d_model=TEXT_DIM, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.0,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)).eval()
+
+
+@pytest.fixture(scope="session")
+def source() -> Callable[[int, int | None], Any]:
+    """Small toyworld clips, each rendered once: 32 x 32 pixels, 13 frames at 6 frames per second."""
+    return _clips("train")
+
+
+@pytest.fixture(scope="session")
+def heldout() -> Callable[[int, int | None], Any]:
+    """The same of subjects that `source` does not have."""
+    return _clips("heldout")
+
+
+def _clips(split: str) -> Callable[[int, int | None], Any]:
+    from alchemint.toyworld import WorldConfig, render_clip
+
+    config = WorldConfig(width=32, height=32, num_frames=13)
+    return cache(lambda index, num_subjects: render_clip(split, index, config, num_subjects))

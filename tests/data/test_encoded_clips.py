@@ -1,0 +1,141 @@
+"""The pool of encoded clips: what a step gets does not depend on the steps before; what a batch holds is the clips'."""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+from PIL import Image
+
+from alchemint import media, timeline
+from alchemint.data.encoded_clips import ClipBatch, EncodedClips, PoolOptions, encode_clips, subject_share
+from alchemint.model.latents import as_pixels, encode_video
+
+Source = Callable[[int, int | None], Any]
+Encoder = Callable[[torch.Tensor], torch.Tensor]
+
+OPTIONS = PoolOptions(batch_size=2, num_groups=3, uses=4, subject_shares=(0.3, 0.4, 0.3), event_share=0.5, num_lanes=1)
+NUM_STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def encoder(vae: AutoencoderKLWan) -> Encoder:
+    return torch.no_grad()(lambda videos: encode_video(vae, as_pixels(videos)))
+
+
+@pytest.fixture(scope="module")
+def batches(source: Source, encoder: Encoder) -> list[ClipBatch]:
+    dataset = EncodedClips(source, encoder, OPTIONS, seed=0, num_steps=NUM_STEPS)
+    assert len(dataset) == NUM_STEPS
+    return [dataset[step] for step in range(NUM_STEPS)]
+
+
+def same(one: ClipBatch, other: ClipBatch) -> bool:
+    return all(torch.equal(value, asdict(other)[name]) if isinstance(value, torch.Tensor)
+               else value == asdict(other)[name] for name, value in asdict(one).items())
+
+
+def test_a_step_does_not_depend_on_those_before(
+    source: Source, encoder: Encoder, batches: list[ClipBatch]
+) -> None:
+    for step in (0, 13, 27, NUM_STEPS - 1):
+        fresh = EncodedClips(source, encoder, OPTIONS, seed=0, num_steps=NUM_STEPS)
+        assert same(fresh[step], batches[step])
+    other_seed = EncodedClips(source, encoder, OPTIONS, seed=1, num_steps=NUM_STEPS)
+    assert not all(same(other_seed[step], batches[step]) for step in range(8))
+
+
+def test_a_group_is_encoded_once_and_serves_several_steps(source: Source, encoder: Encoder) -> None:
+    asked: list[int] = []
+
+    def noted(index: int, num_subjects: int | None) -> Any:
+        asked.append(index)
+        return source(index, num_subjects)
+
+    dataset = EncodedClips(noted, encoder, OPTIONS, seed=0, num_steps=NUM_STEPS)
+    for step in range(NUM_STEPS):
+        dataset[step]
+    assert len(asked) == len(set(asked))
+    num_groups = len(asked) / OPTIONS.batch_size
+    assert NUM_STEPS / OPTIONS.uses / 2 < num_groups <= NUM_STEPS / OPTIONS.uses + OPTIONS.num_groups
+
+
+def test_lanes_share_no_clips(source: Source, encoder: Encoder) -> None:
+    asked: dict[int, set[int]] = {0: set(), 1: set()}
+    for lane, indices in asked.items():
+        def noted(index: int, num_subjects: int | None, indices: set[int] = indices) -> Any:
+            indices.add(index)
+            return source(index, num_subjects)
+
+        dataset = EncodedClips(noted, encoder, replace(OPTIONS, num_lanes=2), seed=0, num_steps=NUM_STEPS)
+        for step in range(lane, NUM_STEPS, 2):
+            dataset[step]
+    assert asked[0]
+    assert asked[1]
+    assert not asked[0] & asked[1]
+
+
+def test_clips_of_a_batch_have_equal_numbers_of_subjects(batches: list[ClipBatch]) -> None:
+    for batch in batches:
+        num_subjects = batch.spans.shape[1]
+        assert batch.latents.shape == (2, 4, 4, 4, 4)
+        assert batch.reference_latents.shape == (2, num_subjects, 4, 4, 4)
+        assert batch.spans.shape == (2, num_subjects, 2)
+        assert [len(words) for words in batch.words] == [num_subjects] * 2
+        assert len(batch.prompts) == 2
+    assert {batch.spans.shape[1] for batch in batches} == {0, 1, 2}
+    assert {batch.events is None for batch in batches} == {True, False}
+
+
+def test_a_batch_holds_what_its_clips_show(source: Source, encoder: Encoder, vae: AutoencoderKLWan) -> None:
+    clips = [source(index, 2) for index in (3, 4)]
+    batch = encode_clips(clips, encoder, with_events=True)
+    assert batch.events is not None
+    for row, clip in enumerate(clips):
+        pixels = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None]
+        assert torch.allclose(batch.latents[row], encoder(pixels)[0], atol=1e-4)
+        assert batch.prompts[row] == clip.caption
+        assert batch.words[row] == [subject.word for subject in clip.subjects]
+        for number, subject in enumerate(clip.subjects):
+            canvas = media.reference_canvas(Image.fromarray(subject.references[0]), 32, 32)
+            still = torch.from_numpy(np.asarray(canvas)).permute(2, 0, 1)[None, :, None]
+            assert torch.allclose(batch.reference_latents[row, number], encoder(still)[0, :, 0], atol=1e-4)
+        assert [text for _, text in batch.events[row]] == [event.text for event in clip.events]
+        starts = [span[0] for span, _ in batch.events[row]]
+        assert starts == sorted(starts)
+
+
+def test_spans_reach_from_the_first_to_the_last_frame_that_shows_the_subject(source: Source, encoder: Encoder) -> None:
+    """Told from the masks: a frame shows a subject when more than 1 in 500 of its pixels do."""
+    clips = [source(index, 2) for index in range(6)]
+    batch = encode_clips(clips, encoder, with_events=False)
+    for row, clip in enumerate(clips):
+        for number in range(2):
+            shown = [frame for frame, mask in enumerate(clip.masks[number]) if mask.sum() > 32 * 32 / 500]
+            expected = [0.0 if frame == 0 else (frame + 1.5) / 4 for frame in (shown[0], shown[-1])]
+            assert batch.spans[row, number].tolist() == expected
+
+
+def test_the_share_of_subjects_against_a_loop(source: Source) -> None:
+    clip = source(1, 2)
+    share = subject_share(clip, torch.Size((4, 4, 4)))
+    for latent in range(4):
+        first, last = timeline.frames_of_latent(latent)
+        for y in range(4):
+            for x in range(4):
+                patches = [clip.masks[:, frame, 8 * y:8 * y + 8, 8 * x:8 * x + 8].any(0)
+                           for frame in range(first, last + 1)]
+                assert share[latent, y, x].item() == pytest.approx(max(patch.mean() for patch in patches), abs=1e-6)
+    assert 0 < share.mean() < 1
+
+
+def test_clips_without_subjects_make_a_batch(source: Source, encoder: Encoder) -> None:
+    batch = encode_clips([source(index, 0) for index in range(3)], encoder, with_events=True)
+    assert batch.reference_latents.shape == (3, 0, 4, 4, 4)
+    assert batch.spans.shape == (3, 0, 2)
+    assert batch.words == [[], [], []]
+    assert not batch.subject_mask.any()
+    assert same(batch.to("cpu"), batch)
