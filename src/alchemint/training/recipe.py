@@ -170,4 +170,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise ValueError(f'override "{override}": "{parent}" is not a section of the recipe')
-    values[key] = yaml.safe_load(value)
+    try:
+        values[key] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f'override "{override}": "{value}" is not valid YAML; quote it') from error
