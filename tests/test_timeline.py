@@ -1,5 +1,7 @@
 """timeline against slow loops over frames, and its conventions."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,4 +76,4 @@ def test_runs_cover_exactly_the_true_values(present: list[bool]) -> None:
     found = timeline.runs(present)
     covered = {frame for first, last in found for frame in range(first, last + 1)}
     assert covered == {frame for frame, there in enumerate(present) if there}
-    assert all(earlier[1] + 1 < later[0] for earlier, later in zip(found, found[1:], strict=False))
+    assert all(earlier[1] + 1 < later[0] for earlier, later in pairwise(found))

@@ -6,12 +6,10 @@
 Saving, loading, device moves, offloading and LoRA are diffusers' own.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +30,7 @@ from alchemint.model import text
 from alchemint.model.conditions import Events, References
 from alchemint.model.latents import as_pixels, decode_video, encode_images
 from alchemint.model.transformer import AlchemintTransformer3DModel
+from alchemint.model_folder import defaults_of
 from alchemint.storyboard import Defaults, Storyboard
 
 logger = logging.get_logger(__name__)
@@ -99,7 +98,7 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     @property
     def defaults(self) -> Defaults:
         """What the model makes when a storyboard does not say, and what sizes it takes."""
-        return _defaults(self.config, self.vae.config, self.transformer.config)
+        return defaults_of(self.config, self.vae.config, self.transformer.config)
 
     @property
     def guidance(self) -> Guidance:
@@ -197,14 +196,6 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if unknown := set(tensor_inputs) - set(self._callback_tensor_inputs):
             raise ValueError(f"callback_on_step_end_tensor_inputs has {sorted(unknown)}; "
                              f"allowed are {self._callback_tensor_inputs}")
-        encoding = self.transformer.config.event_encoding
-        for board in boards:
-            if board.events and encoding is None:
-                raise ValueError("this model takes no events; remove them from the storyboard")
-            if encoding == "rerope" and (overlapping := board.overlapping_events()):
-                first, second = overlapping[0]
-                raise ValueError(f'event "{second.text}" starts at {second.during[0]:g} s, before event "{first.text}" '
-                                 f"ends at {first.during[1]:g} s; this model's events may not overlap: shorten one")
 
     def _noise(self, boards: list[Storyboard], generator: Generators, latents: Tensor | None) -> Tensor:
         """Return the starting noise, (batch, C, T, H, W) float32, the same for a storyboard alone and in a batch."""
@@ -325,31 +316,6 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     @cached_property
     def _video_processor(self) -> VideoProcessor:
         return VideoProcessor(vae_scale_factor=self.vae.config.scale_factor_spatial)
-
-
-def read_defaults(folder: str | Path) -> tuple[Defaults, dict[str, Any]]:
-    """Return a pipeline folder's defaults and its transformer's config, from its JSON files alone.
-
-    Raises ValueError when the folder holds no AlcheMinT pipeline.
-    """
-    folder = Path(folder)
-    try:
-        index, vae, transformer = (json.loads((folder / name).read_text()) for name in (
-            "model_index.json", "vae/config.json", "transformer/config.json"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder} is no model folder: {error}; a model folder holds model_index.json and the folders "
-                         "vae and transformer") from error
-    if index.get("_class_name") != AlchemintPipeline.__name__:
-        raise ValueError(f'{folder} holds a {index.get("_class_name", "pipeline of unknown kind")}, '
-                         f"but an {AlchemintPipeline.__name__} is needed")
-    return _defaults(index, vae, transformer), transformer
-
-
-def _defaults(pipeline: Any, vae: Any, transformer: Any) -> Defaults:
-    multiple = vae["scale_factor_spatial"] * transformer["patch_size"][-1]
-    return Defaults(fps=pipeline["fps"], width=pipeline["width"], height=pipeline["height"],
-                    num_frames=pipeline["num_frames"], size_multiple=multiple,
-                    max_subjects=transformer["num_subject_indices"])
 
 
 def _batches_of_equal_shape(boards: list[Storyboard]) -> list[list[int]]:

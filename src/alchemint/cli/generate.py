@@ -77,7 +77,7 @@ def generate(
 
     with console.status("reading"):
         from alchemint.diffusion.guidance import Guidance
-        from alchemint.pipeline import read_defaults
+        from alchemint.model_folder import read_defaults
         from alchemint.storyboard import load_storyboard
 
         defaults, transformer = read_defaults(source.config_folder)

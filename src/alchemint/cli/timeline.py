@@ -31,7 +31,7 @@ def timeline(
     source = find_model(model)
 
     from alchemint import media, sheet
-    from alchemint.pipeline import read_defaults
+    from alchemint.model_folder import read_defaults
     from alchemint.storyboard import load_storyboard
 
     defaults, transformer = read_defaults(source.config_folder)

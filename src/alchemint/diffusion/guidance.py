@@ -8,11 +8,12 @@ The model is evaluated with and without each, v(image, text): v00, vI0, v0T, vIT
 An evaluation whose weight in the sum is zero is never made. Dropping the images never drops their intervals.
 """
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
-Tensor = torch.Tensor
+if TYPE_CHECKING:  # torch is not needed to check options, and slow to load
+    from torch import Tensor
 
 Branch = tuple[bool, bool]
 """(with images, with text)"""
@@ -39,6 +40,9 @@ class Guidance:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f'guidance mode "{self.mode}" is unknown; use one of {", ".join(MODES)}')
+        for name in ("image_scale", "text_scale", "joint_scale"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"guidance {name} is {getattr(self, name)}; use a finite number")
         start, end = self.interval
         if not 0 <= start <= end <= 1:
             raise ValueError(f"guidance interval [{start:g}, {end:g}] must lie in [0, 1], start before end")
@@ -69,6 +73,10 @@ class Guidance:
         return list(self.weights(fraction, has_images))
 
 
-def combine(velocities: dict[Branch, Tensor], weights: dict[Branch, float]) -> Tensor:
+def combine(velocities: "dict[Branch, Tensor]", weights: dict[Branch, float]) -> "Tensor":
     """Return the weighted sum of the evaluations' velocities."""
-    return torch.stack([velocities[branch] * weight for branch, weight in weights.items()]).sum(0)
+    first, *others = weights
+    total = velocities[first] * weights[first]
+    for branch in others:
+        total = total + velocities[branch] * weights[branch]
+    return total
