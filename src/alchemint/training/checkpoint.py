@@ -18,6 +18,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 _STEP_FOLDER = "step-{:08d}"
+_STEP_FOLDERS = "step-????????"
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,18 @@ class TrainedState:
 
 def latest(folder: Path) -> Path | None:
     """Return the newest complete checkpoint in `folder`, or None."""
-    complete = sorted(path for path in folder.glob("step-*") if (path / "state.json").is_file())
+    complete = sorted(path for path in folder.glob(_STEP_FOLDERS) if (path / "state.json").is_file())
     return complete[-1] if complete else None
 
 
 def save(folder: Path, state: TrainedState, progress: Progress, fingerprint: str, keep: int) -> Path:
-    """Write a checkpoint into `folder`, whole or not at all, and remove all but the newest `keep`."""
+    """Write a checkpoint into `folder`, whole or not at all, and remove all but the newest `keep`.
+
+    One that is there already is left as it is: a run that ends at a checkpoint has nothing new to say.
+    """
     final = folder / _STEP_FOLDER.format(progress.step)
+    if (final / "state.json").is_file():
+        return final
     partial = final.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -61,7 +67,7 @@ def save(folder: Path, state: TrainedState, progress: Progress, fingerprint: str
         "ema_step": state.ema.optimization_step}))
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    for old in sorted(folder.glob("step-????????"))[:-keep]:
+    for old in sorted(folder.glob(_STEP_FOLDERS))[:-keep]:
         shutil.rmtree(old)
     return final
 
