@@ -1,0 +1,195 @@
+"""The training loop: that a resumed run is the unbroken one, to the last bit; stops, averages and the log."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file
+from torch import nn
+
+from alchemint.cli.train import ToyworldSource
+from alchemint.training import checkpoint, loop
+from alchemint.training.recipe import Optimizer, TransformerRecipe, VaeRecipe, fingerprint
+from alchemint.training.vae import VaeObjective
+
+Recipe = VaeRecipe | TransformerRecipe
+NewObjective = Callable[[Recipe], loop.Objective]
+
+
+@dataclass
+class Stopped:
+    """An objective that gets this process a SIGTERM while it computes its loss for the `call`-th time."""
+
+    objective: Any
+    call: int
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.objective, name)
+
+    def loss(self, batch: Any, generator: torch.Generator) -> Any:
+        self.call -= 1
+        if self.call == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.objective.loss(batch, generator)
+
+
+def train(objective: Any, recipe: Recipe) -> checkpoint.Progress:
+    return loop.train(objective, recipe.output, recipe.seed, recipe.optimizer, recipe.run, fingerprint(recipe))
+
+
+def trained_tensors(output: Path) -> dict[str, torch.Tensor]:
+    """All tensors of the newest checkpoint and of what was exported, by file and name."""
+    folder = checkpoint.latest(output / "checkpoints")
+    assert folder is not None
+    files = [*folder.glob("*.safetensors"), *(output / "export").rglob("*.safetensors")]
+    return {f"{path.parent.name if path.parent != folder else ''}/{path.name}/{name}": tensor
+            for path in files for name, tensor in load_file(path).items()}
+
+
+def log_rows(output: Path) -> list[dict[str, float]]:
+    """The rows of the log without what the clock decides."""
+    rows = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in ("seconds", "samples_per_s")} for row in rows]
+
+
+@pytest.fixture(params=["vae", "transformer"])
+def new_recipe(request: pytest.FixtureRequest) -> Callable[..., Recipe]:
+    return request.getfixturevalue(f"{request.param}_recipe")
+
+
+@pytest.mark.parametrize("muon_lr", [None, 0.02])
+def test_a_stopped_and_resumed_run_is_the_unbroken_one(
+    new_recipe: Callable[..., Recipe], new_objective: NewObjective, tmp_path: Path, muon_lr: float | None
+) -> None:
+    recipe, whole = (new_recipe(optimizer={"muon_lr": muon_lr}, output=tmp_path / name) for name in ("parts", "whole"))
+    assert train(new_objective(whole), whole).step == 6
+
+    handler = signal.getsignal(signal.SIGTERM)
+    assert train(Stopped(new_objective(recipe), call=2), recipe).step == 2
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert train(Stopped(new_objective(recipe), call=3), recipe).step == 5
+    assert train(new_objective(recipe), recipe).step == 6
+
+    parts, unbroken = trained_tensors(recipe.output), trained_tensors(whole.output)
+    assert parts.keys() == unbroken.keys()
+    assert any("adamw" in name for name in parts)
+    assert any("muon" in name for name in parts) == (muon_lr is not None)
+    for name, tensor in unbroken.items():
+        assert torch.equal(parts[name], tensor), name
+    assert log_rows(recipe.output) == log_rows(whole.output)
+    assert [row["step"] for row in log_rows(whole.output)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_changes_no_more(vae_recipe: Callable[..., Recipe], new_objective: NewObjective) -> None:
+    recipe = vae_recipe(run={"steps": 2})
+    train(new_objective(recipe), recipe)
+    before = trained_tensors(recipe.output)
+    assert train(new_objective(recipe), recipe).step == 2
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trained_tensors(recipe.output).items())
+    assert len(log_rows(recipe.output)) == 2
+
+
+def test_time_counts_over_all_sessions(vae_recipe: Callable[..., Recipe], new_objective: NewObjective) -> None:
+    recipe = vae_recipe(run={"max_minutes": 1e-9})
+    progress = [train(new_objective(recipe), recipe) for _ in range(2)]
+    assert [one.step for one in progress] == [1, 2]
+    assert 0 < progress[0].seconds < progress[1].seconds
+
+
+def test_a_worker_process_makes_the_same_batches(vae_recipe: Callable[..., VaeRecipe]) -> None:
+    """With a source that workers can be handed."""
+    trained = []
+    for num_workers in (0, 1):
+        recipe = vae_recipe(run={"steps": 3, "num_workers": num_workers}, seed=4)
+        recipe = recipe.model_copy(update={"output": recipe.output / str(num_workers)})
+        source = ToyworldSource(split="train", **recipe.world.model_dump(exclude={"split"}))
+        train(VaeObjective(recipe, source, source), recipe)
+        trained.append(trained_tensors(recipe.output))
+    assert all(torch.equal(tensor, trained[1][name]) for name, tensor in trained[0].items())
+
+
+def test_another_seed_trains_other_weights(vae_recipe: Callable[..., Recipe], new_objective: NewObjective) -> None:
+    recipe = vae_recipe(run={"steps": 1})
+    objective = new_objective(recipe)
+    start = [parameter.clone() for parameter in objective.modules["vae"].parameters()]
+    train(objective, recipe)
+    other = vae_recipe(run={"steps": 1}, seed=1)
+    assert not all(torch.equal(one, another) for one, another in zip(
+        start, new_objective(other).modules["vae"].parameters(), strict=True))
+    with pytest.raises(ValueError, match="another recipe"):
+        train(new_objective(other), other)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(vae_recipe: Callable[..., Recipe], new_objective: NewObjective) -> None:
+    recipe = vae_recipe(optimizer={"lr": 1e30, "warmup_steps": 0})
+    with pytest.raises(FloatingPointError, match=r"step 1: loss .* lower the learning rate"):
+        train(new_objective(recipe), recipe)
+    assert checkpoint.latest(recipe.output / "checkpoints") is None
+
+
+def test_sheets_are_drawn_on_the_way(vae_recipe: Callable[..., Recipe], new_objective: NewObjective) -> None:
+    recipe = vae_recipe(run={"steps": 4, "sheet_every": 2})
+    train(new_objective(recipe), recipe)
+    assert sorted(path.name for path in (recipe.output / "sheets").iterdir()) == [
+        "step-00000002.png", "step-00000004.png"]
+
+
+def test_log_rows_are_means(vae_recipe: Callable[..., Recipe], new_objective: NewObjective, tmp_path: Path) -> None:
+    every, third = (vae_recipe(run={"log_every": number}, output=tmp_path / str(number)) for number in (1, 3))
+    for recipe in (every, third):
+        train(new_objective(recipe), recipe)
+    losses = [row["loss"] for row in log_rows(every.output)]
+    rows = log_rows(third.output)
+    assert [row["step"] for row in rows] == [3, 6]
+    assert [row["loss"] for row in rows] == pytest.approx([sum(losses[:3]) / 3, sum(losses[3:]) / 3], rel=1e-4)
+
+
+def test_exported_weights_are_the_moving_average(
+    vae_recipe: Callable[..., VaeRecipe], new_objective: NewObjective
+) -> None:
+    """decay min(ema_decay, 1 - 1 / (1 + t / 10)) at step t, one late as diffusers has it, from the weights as drawn."""
+    recipe = vae_recipe(run={"steps": 4, "ema_decay": 0.15})
+    objective = new_objective(recipe)
+    vae = objective.modules["vae"]
+    average = [parameter.detach().clone() for parameter in vae.parameters()]
+    for stop in range(1, 5):
+        weights = recipe.model_copy(update={"run": recipe.run.model_copy(update={"max_minutes": 1e-9})})
+        assert train(objective, weights).step == stop
+        decay = min(0.15, 1 - 1 / (1 + (stop - 1) / 10)) if stop > 1 else 0.0
+        average = [decay * old + (1 - decay) * new.detach() for old, new in zip(
+            average, vae.parameters(), strict=True)]
+    exported = load_file(recipe.output / "export" / "vae" / "diffusion_pytorch_model.safetensors")
+    assert not torch.allclose(average[0], next(vae.parameters()), atol=1e-6)
+    for (name, _), expected in zip(vae.named_parameters(), average, strict=True):
+        assert torch.allclose(exported[name], expected, atol=1e-6), name
+
+
+def test_averaged_weights_are_in_place_for_the_context_alone() -> None:
+    module = nn.Linear(3, 2).train()
+    parameters = list(module.parameters())
+    ema = EMAModel(parameters, decay=0.5)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(1)
+    live = [parameter.clone() for parameter in parameters]
+    with pytest.raises(RuntimeError, match="inside"), loop.averaged(ema, parameters, {"module": module}):
+        assert not module.training
+        for parameter, old in zip(parameters, live, strict=True):
+            assert torch.allclose(parameter, old - 1)
+        raise RuntimeError("inside")
+    assert module.training
+    assert all(torch.equal(parameter, old) for parameter, old in zip(parameters, live, strict=True))
+
+
+def test_the_learning_rate_warms_up_stays_and_decays() -> None:
+    options = Optimizer(lr=1, warmup_steps=4, decay_share=0.2)
+    factors = [loop.learning_rate_factor(options, step, 20) for step in range(20)]
+    assert factors == pytest.approx([0.25, 0.5, 0.75] + [1] * 14 + [0.75, 0.5, 0.25])
+    assert loop.learning_rate_factor(Optimizer(lr=1, warmup_steps=0), 19, 20) == 1

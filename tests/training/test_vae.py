@@ -1,0 +1,108 @@
+"""The VAE's objective: its terms against loops, its start as an identity, the statistics that it exports."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanResidualBlock
+from PIL import Image
+
+from alchemint.model.latents import as_pixels, encode_video
+from alchemint.training.optimizers import Optimizers
+from alchemint.training.recipe import VaeRecipe
+from alchemint.training.vae import VaeObjective, edge_difference
+
+NewObjective = Callable[[VaeRecipe], VaeObjective]
+
+
+def test_edges_are_differences_of_neighbours() -> None:
+    one, other = (torch.randn(2, 3, 2, 4, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    across, down = [], []
+    for b, c, f, y, x in torch.cartesian_prod(*map(torch.arange, one.shape)).tolist():
+        def step(y2: int, x2: int, place: tuple[int, ...] = (b, c, f), y: int = y, x: int = x) -> float:
+            return abs((one[place][y2, x2] - one[place][y, x] - other[place][y2, x2] + other[place][y, x]).item())
+
+        if x < 4:
+            across.append(step(y, x + 1))
+        if y < 3:
+            down.append(step(y + 1, x))
+    expected = sum(across) / len(across) + sum(down) / len(down)
+    assert edge_difference(one, other).item() == pytest.approx(expected, rel=1e-5)
+    assert edge_difference(one, one + 0.5).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_loss_is_its_printed_sum(vae_recipe: Callable[..., VaeRecipe], new_objective: NewObjective) -> None:
+    objective = new_objective(vae_recipe(kl_weight=0.1, edge_weight=0.7, square_weight=2.0))
+    batch = objective.batches(1)[0]
+    loss, parts = objective.loss(batch, torch.Generator().manual_seed(3))
+
+    posterior = objective.vae.encode(as_pixels(batch)).latent_dist
+    noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(3))
+    decoded = objective.vae.decode(posterior.mean + posterior.std * noise).sample
+    error = decoded - as_pixels(batch)
+    divergence = torch.distributions.kl_divergence(
+        torch.distributions.Normal(posterior.mean, posterior.std), torch.distributions.Normal(0.0, 1.0)).mean()
+    expected = (error.abs().mean() + 2.0 * error.square().mean() + 0.7 * edge_difference(decoded, as_pixels(batch))
+                + 0.1 * divergence)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert parts["kl"].item() == pytest.approx(divergence.item(), rel=1e-5)
+
+
+def test_residual_blocks_begin_as_their_shortcut(
+    vae_recipe: Callable[..., VaeRecipe], new_objective: NewObjective
+) -> None:
+    blocks = [module for module in new_objective(vae_recipe()).vae.modules() if isinstance(module, WanResidualBlock)]
+    assert blocks
+    for block in blocks:
+        hidden = torch.randn(1, block.in_dim, 2, 4, 4)
+        assert torch.equal(block(hidden), block.conv_shortcut(hidden))
+
+
+def test_a_batch_is_learnt_by_heart(vae_recipe: Callable[..., VaeRecipe], new_objective: NewObjective) -> None:
+    recipe = vae_recipe(optimizer={"lr": 1e-2, "muon_lr": 0.02})
+    objective = new_objective(recipe)
+    optimizers = Optimizers(objective.parameter_groups(recipe.optimizer), objective.matrices(), recipe.optimizer)
+    batch = objective.batches(1)[0]
+    losses = []
+    for _ in range(30):
+        loss, _ = objective.loss(batch, torch.Generator().manual_seed(0))
+        loss.backward()
+        optimizers.step(1.0)
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_muon_has_the_hidden_convolutions_alone(
+    vae_recipe: Callable[..., VaeRecipe], new_objective: NewObjective
+) -> None:
+    objective = new_objective(vae_recipe())
+    matrices = {id(parameter) for parameter in objective.matrices()}
+    for name, parameter in objective.vae.named_parameters():
+        hidden = parameter.ndim >= 4 and min(parameter.shape[0], math.prod(parameter.shape[1:])) > 1
+        assert (id(parameter) in matrices) == (hidden and "conv_in" not in name and "conv_out" not in name), name
+
+
+@torch.no_grad()
+def test_exported_statistics_make_latents_normal(
+    vae_recipe: Callable[..., VaeRecipe], new_objective: NewObjective, source: Callable[..., Any]
+) -> None:
+    recipe = vae_recipe()
+    objective = new_objective(recipe)
+    objective.export(recipe.output)
+    vae = AutoencoderKLWan.from_pretrained(recipe.output / "vae")
+    latents = torch.cat([encode_video(vae, as_pixels(torch.from_numpy(source(number, None).frames).permute(
+        3, 0, 1, 2)[None])) for number in range(6)])
+    assert torch.allclose(latents.mean((0, 2, 3, 4)), torch.zeros(4), atol=1e-2)
+    assert torch.allclose(latents.std((0, 2, 3, 4)), torch.ones(4), atol=1e-2)
+
+
+def test_a_sheet_shows_clips_above_their_reconstructions(
+    vae_recipe: Callable[..., VaeRecipe], new_objective: NewObjective
+) -> None:
+    recipe = vae_recipe()
+    new_objective(recipe).write_sheet(recipe.output / "sheet.png")
+    with Image.open(recipe.output / "sheet.png") as sheet:
+        assert sheet.size == (3 * 32 * 5, 3 * 32 * 12)
