@@ -12,6 +12,19 @@ from alchemint.data.clips import ClipSource
 
 
 @dataclass(frozen=True)
+class WindowBatch:
+    """pixels (batch, 3, frames, height, width) uint8; subject_mask (batch, 1, frames, height, width) bool."""
+
+    pixels: torch.Tensor
+    subject_mask: torch.Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "WindowBatch":
+        """Return the batch on `device`."""
+        return WindowBatch(self.pixels.to(device, non_blocking=non_blocking),
+                           self.subject_mask.to(device, non_blocking=non_blocking))
+
+
+@dataclass(frozen=True)
 class WindowOptions:
     """Which windows make a batch. All windows of a batch have one length, drawn from `lengths` (4k+1)."""
 
@@ -21,8 +34,8 @@ class WindowOptions:
     """Share of the batches that show reference canvases, as one-frame videos, in place of windows."""
 
 
-class PixelWindows(Dataset[torch.Tensor]):
-    """Batch number i as (batch, 3, frames, height, width) uint8; a pure function of the seed and i.
+class PixelWindows(Dataset[WindowBatch]):
+    """Batch number i; a pure function of the seed and i.
 
     A batch of reference canvases holds as many pictures as a batch of windows holds frames, at most four times the
     batch size.
@@ -37,23 +50,28 @@ class PixelWindows(Dataset[torch.Tensor]):
     def __len__(self) -> int:
         return self._num_batches
 
-    def __getitem__(self, number: int) -> torch.Tensor:
+    def __getitem__(self, number: int) -> WindowBatch:
         random = np.random.default_rng((self._seed, number))
         first_clip = number * self._options.batch_size
         if random.random() < self._options.reference_share:
-            batch = self._canvases(first_clip)
+            pixels = self._canvases(first_clip)
+            masks = (pixels != media.NEUTRAL).any(-1)
         else:
             length = int(random.choice(self._options.lengths))
-            batch = np.stack([self._window(first_clip + row, length, random)
-                              for row in range(self._options.batch_size)])
-        return torch.from_numpy(batch).permute(0, 4, 1, 2, 3).contiguous()
+            windows = [self._window(first_clip + row, length, random) for row in range(self._options.batch_size)]
+            pixels, masks = (np.stack(parts) for parts in zip(*windows, strict=True))
+        return WindowBatch(torch.from_numpy(pixels).permute(0, 4, 1, 2, 3).contiguous(),
+                           torch.from_numpy(masks).unsqueeze(1))
 
-    def _window(self, clip_number: int, length: int, random: np.random.Generator) -> np.ndarray:
-        frames = self._source(clip_number, None).frames
-        start = int(random.integers(len(frames) - length + 1))
-        return frames[start:start + length]
+    def _window(self, clip_number: int, length: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return the frames of a window (frames, height, width, 3), and where they show a subject."""
+        clip = self._source(clip_number, None)
+        start = int(random.integers(len(clip.frames) - length + 1))
+        window = slice(start, start + length)
+        return clip.frames[window], np.logical_or.reduce(clip.masks[:, window], axis=0)
 
     def _canvases(self, first_clip: int) -> np.ndarray:
+        """Return reference canvases as one-frame videos (pictures, 1, height, width, 3)."""
         canvases = []
         for clip_number in range(first_clip, first_clip + self._options.batch_size):
             clip = self._source(clip_number, 4)

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from alchemint.training import checkpoint
 from alchemint.training.optimizers import Optimizers
+from alchemint.training.precision import autocast, pick_device
 from alchemint.training.recipe import Optimizer, Run
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def train(objective: Objective, output: Path, seed: int, optimizer_options: Opti
     Writes `<output>/log.jsonl`, contact sheets, checkpoints and, at the end, `<output>/export`. Raises
     FloatingPointError when the loss is no longer finite.
     """
-    device = torch.device(pick_device(run))
+    device = pick_device(run)
     if run.num_threads is not None:
         torch.set_num_threads(run.num_threads)
     for module in objective.modules.values():
@@ -148,19 +149,6 @@ def train(objective: Objective, output: Path, seed: int, optimizer_options: Opti
     with averaged(ema, parameters, objective.modules):
         objective.export(output / "export")
     return final
-
-
-def pick_device(run: Run) -> str:
-    """Return the device a run trains on."""
-    if run.device != "auto":
-        return run.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def autocast(device: torch.device, run: Run) -> torch.autocast:
-    """Return the mixed-precision context of a run: bfloat16 matrix products, float32 weights and moments."""
-    automatic = run.precision == "auto" and device.type == "cuda"
-    return torch.autocast(device.type, torch.bfloat16, enabled=automatic or run.precision == "bfloat16")
 
 
 def learning_rate_factor(options: Optimizer, step: int, num_steps: int) -> float:

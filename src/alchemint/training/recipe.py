@@ -72,6 +72,8 @@ class VaeRecipe(_Section):
     kl_weight: float = 1e-6
     edge_weight: float = 1.0
     square_weight: float = Field(0.0, description="weight of the squared error, which speeds up the beginning")
+    subject_weight: float = Field(0.0, description="extra weight of pixels that show a subject")
+    init_from: Path | None = Field(None, description="exported VAE to start from, in place of random weights")
     optimizer: Optimizer
     run: Run
 
@@ -119,6 +121,8 @@ class TransformerRecipe(_Section):
     text_encoder: TextEncoder = TextEncoder()
     clips: EncodedClips = EncodedClips()
     dropout: Dropout = Dropout()
+    init_from: Path | None = Field(None, description="exported pipeline whose transformer, text encoder and tokenizer "
+                                                     "to start from, in place of random weights")
     subject_weight: float = Field(1.0, description="extra loss weight of latents that show a subject")
     attention_backend: str | None = Field(None, description="one of diffusers' attention backends; theirs when absent")
     flow_shift: float = Field(1.0, gt=0, description="shift of the training timesteps; 1: uniform")
@@ -156,8 +160,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def fingerprint(recipe: Recipe) -> str:
     """Return a hash of all that decides the weights: the recipe without its paths, lengths and machine settings."""
     machine = set(Run.model_fields) - {"batch_size", "ema_decay", "precision"}
-    values = recipe.model_dump(mode="json", exclude={"output": True, "vae": True, "attention_backend": True,
-                                                     "run": machine})
+    paths = {"output": True, "vae": True, "init_from": True}
+    values = recipe.model_dump(mode="json", exclude={**paths, "attention_backend": True, "run": machine})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

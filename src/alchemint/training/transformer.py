@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
 from alchemint.data.clips import ClipSource
 from alchemint.data.encoded_clips import ClipBatch, EncodedClips, PoolOptions
@@ -25,7 +25,7 @@ from alchemint.model import text
 from alchemint.model.conditions import Events, References
 from alchemint.model.latents import as_pixels, encode_video
 from alchemint.model.transformer import AlchemintTransformer3DModel
-from alchemint.training import validation
+from alchemint.training import precision, validation
 from alchemint.training.recipe import Dropout, Optimizer, TransformerRecipe
 from alchemint.training.tokenizer import load_or_train
 
@@ -36,9 +36,13 @@ _TOKENIZER_CLIPS = 2000
 
 @dataclass
 class LatentEncoder:
-    """Encodes uint8 videos with the VAE in `folder`; loads it where it is first called, so that it can be pickled."""
+    """Encodes uint8 videos with the VAE in `folder`, on any device, and returns latents on the CPU.
+
+    The VAE is loaded where it is first called, so that the encoder can be sent to the processes that load data.
+    """
 
     folder: Path
+    device: str
     bfloat16: bool
     _vae: AutoencoderKLWan | None = None
 
@@ -46,9 +50,9 @@ class LatentEncoder:
     def __call__(self, videos: Tensor) -> Tensor:
         """Return the normalised latents (batch, C, T, H, W) of videos (batch, 3, frames, height, width) uint8."""
         if self._vae is None:
-            self._vae = AutoencoderKLWan.from_pretrained(self.folder).eval()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            return encode_video(self._vae, as_pixels(videos))
+            self._vae = AutoencoderKLWan.from_pretrained(self.folder).eval().to(self.device)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+            return encode_video(self._vae, as_pixels(videos.to(self.device))).cpu()
 
 
 class TransformerObjective:
@@ -57,19 +61,24 @@ class TransformerObjective:
     def __init__(self, recipe: TransformerRecipe, source: ClipSource, heldout: ClipSource) -> None:
         torch.manual_seed(recipe.seed)
         options = recipe.text_encoder
-        self.tokenizer: PreTrainedTokenizerBase = load_or_train(
-            recipe.output / "tokenizer", _texts(source), options.vocab_size)
+        self.tokenizer: PreTrainedTokenizerBase = (
+            AutoTokenizer.from_pretrained(recipe.init_from / "tokenizer") if recipe.init_from is not None
+            else load_or_train(recipe.output / "tokenizer", _texts(source), options.vocab_size))
         self.text_encoder = UMT5EncoderModel(UMT5Config(
             vocab_size=len(self.tokenizer), d_model=options.d_model, d_kv=options.d_model // options.num_heads,
             d_ff=options.d_ff, num_layers=options.num_layers, num_heads=options.num_heads, dropout_rate=0.0,
             pad_token_id=self.tokenizer.pad_token_id, eos_token_id=self.tokenizer.eos_token_id))
         self.transformer = AlchemintTransformer3DModel(text_dim=options.d_model, **recipe.model)
+        nn.init.zeros_(self.transformer.proj_out.weight)
+        nn.init.zeros_(self.transformer.proj_out.bias)
+        if recipe.init_from is not None:
+            for module in (self.transformer, self.text_encoder):
+                folder = recipe.init_from / ("transformer" if module is self.transformer else "text_encoder")
+                module.load_state_dict(type(module).from_pretrained(folder).state_dict())
         self.modules: dict[str, nn.Module] = {"transformer": self.transformer, "text_encoder": self.text_encoder}
         self._recipe = recipe
         self._source = source
         self._heldout = heldout
-        nn.init.zeros_(self.transformer.proj_out.weight)
-        nn.init.zeros_(self.transformer.proj_out.bias)
         if recipe.attention_backend is not None:
             self.transformer.set_attention_backend(recipe.attention_backend)
         if recipe.run.compile:
@@ -97,7 +106,8 @@ class TransformerObjective:
         clips, run = self._recipe.clips, self._recipe.run
         options = PoolOptions(run.batch_size, clips.num_groups, clips.uses, clips.subject_shares, clips.event_share,
                               num_lanes=clips.num_lanes)
-        encoder = LatentEncoder(self._recipe.vae, bfloat16=run.precision == "bfloat16")
+        device = precision.pick_device(run)
+        encoder = LatentEncoder(self._recipe.vae, device.type, precision.uses_bfloat16(device, run))
         return EncodedClips(self._source, encoder, options, self._recipe.seed, num_steps)
 
     def loss(self, batch: ClipBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -135,7 +145,7 @@ class TransformerObjective:
 
     def _events(self, batch: ClipBatch, keep_text: Tensor) -> Events | None:
         """Return the timed captions, padded to the batch's largest number of them; padding lies after the video."""
-        if batch.events is None:
+        if batch.events is None or not any(batch.events):
             return None
         most = max(len(events) for events in batch.events)
         after = float(batch.latents.shape[2])

@@ -2,6 +2,7 @@
 
     loss = |x - x'| + square_weight (x - x')^2 + edge_weight |grad x - grad x'| + kl_weight KL(q(z|x) || N(0, 1))
 
+with subjects' pixels weighted up.
 The edge term (differences of neighbouring pixels) keeps outlines sharp where a perceptual network is not at hand.
 """
 
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset
 
 from alchemint import media
 from alchemint.data.clips import ClipSource
-from alchemint.data.windows import PixelWindows, WindowOptions
+from alchemint.data.windows import PixelWindows, WindowBatch, WindowOptions
 from alchemint.model.latents import as_pixels, as_uint8
 from alchemint.training.recipe import Optimizer, VaeRecipe
 
@@ -30,8 +31,11 @@ class VaeObjective:
 
     def __init__(self, recipe: VaeRecipe, source: ClipSource, heldout: ClipSource) -> None:
         torch.manual_seed(recipe.seed)
-        self.vae = AutoencoderKLWan(**recipe.model)
-        zero_residual_branches(self.vae)
+        if recipe.init_from is not None:
+            self.vae = AutoencoderKLWan.from_pretrained(recipe.init_from)
+        else:
+            self.vae = AutoencoderKLWan(**recipe.model)
+            zero_residual_branches(self.vae)
         self.modules: dict[str, nn.Module] = {"vae": self.vae}
         self._recipe = recipe
         self._source = source
@@ -52,15 +56,18 @@ class VaeObjective:
         options = WindowOptions(self._recipe.run.batch_size, self._recipe.window_lengths)
         return PixelWindows(self._source, options, self._recipe.seed, num_steps)
 
-    def loss(self, batch: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the loss of windows (batch, 3, frames, height, width) uint8."""
-        pixels = as_pixels(batch)
+    def loss(self, batch: WindowBatch, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss of a batch of windows."""
+        pixels = as_pixels(batch.pixels)
         posterior = self.vae.encode(pixels).latent_dist
         decoded = self.vae.decode(posterior.sample(generator)).sample.float()
-        reconstruction = (decoded - pixels).abs().mean()
-        edges = edge_difference(decoded, pixels)
+        error = decoded - pixels
+        weight = 1 + self._recipe.subject_weight * batch.subject_mask.float()
+        reconstruction = weighted_mean(error.abs(), weight)
+        edges = (weighted_mean(error.diff(dim=-1).abs(), weight[..., 1:])
+                 + weighted_mean(error.diff(dim=-2).abs(), weight[..., 1:, :]))
         kl = 0.5 * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
-        square = (decoded - pixels).square().mean()
+        square = weighted_mean(error.square(), weight)
         loss = reconstruction + self._recipe.square_weight * square + self._recipe.edge_weight * edges
         loss = loss + self._recipe.kl_weight * kl
         return loss, {"reconstruction": reconstruction, "edges": edges, "kl": kl}
@@ -92,10 +99,9 @@ class VaeObjective:
         return [round(value, 5) for value in flat.mean(1).tolist()], [round(value, 5) for value in flat.std(1).tolist()]
 
 
-def edge_difference(decoded: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    """Return the mean absolute difference of the two videos' horizontal and vertical pixel differences."""
-    error = decoded - pixels
-    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+def weighted_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the mean of (batch, 3, frames, height, width), weighted by (batch, 1, frames, height, width)."""
+    return (values.mean(1, keepdim=True) * weight).sum() / weight.sum()
 
 
 def zero_residual_branches(vae: AutoencoderKLWan) -> None:
