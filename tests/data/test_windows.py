@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from alchemint import media
-from alchemint.data.windows import PixelWindows, WindowOptions
+from alchemint.data.windows import PixelWindows, WindowBatch, WindowOptions
 
 Source = Callable[[int, int | None], Any]
 
@@ -17,49 +17,58 @@ OPTIONS = WindowOptions(batch_size=3, lengths=(5, 9), reference_share=0.3)
 NUM_BATCHES = 20
 
 
-def is_of_canvases(batch: torch.Tensor) -> bool:
-    return batch.shape[2] == 1
+def is_of_canvases(batch: WindowBatch) -> bool:
+    return batch.pixels.shape[2] == 1
+
+
+def same(one: WindowBatch, other: WindowBatch) -> bool:
+    return torch.equal(one.pixels, other.pixels) and torch.equal(one.subject_mask, other.subject_mask)
 
 
 @pytest.fixture(scope="module")
-def batches(source: Source) -> list[torch.Tensor]:
+def batches(source: Source) -> list[WindowBatch]:
     dataset = PixelWindows(source, OPTIONS, seed=0, num_batches=NUM_BATCHES)
     assert len(dataset) == NUM_BATCHES
     return [dataset[number] for number in range(NUM_BATCHES)]
 
 
-def test_a_batch_does_not_depend_on_those_before(source: Source, batches: list[torch.Tensor]) -> None:
+def test_a_batch_does_not_depend_on_those_before(source: Source, batches: list[WindowBatch]) -> None:
     for number in (0, 7, NUM_BATCHES - 1):
         fresh = PixelWindows(source, OPTIONS, seed=0, num_batches=NUM_BATCHES)
-        assert torch.equal(fresh[number], batches[number])
+        assert same(fresh[number], batches[number])
     other_seed = PixelWindows(source, OPTIONS, seed=1, num_batches=NUM_BATCHES)
-    assert not all(batch.shape == other_seed[number].shape and torch.equal(batch, other_seed[number])
-                   for number, batch in enumerate(batches))
+    assert not all(same(other_seed[number], batch) for number, batch in enumerate(batches))
 
 
-def test_windows_are_consecutive_frames_of_their_clips(source: Source, batches: list[torch.Tensor]) -> None:
+def test_windows_are_consecutive_frames_of_their_clips(source: Source, batches: list[WindowBatch]) -> None:
     starts = set()
     for number, batch in enumerate(batches):
         if is_of_canvases(batch):
             continue
-        assert (batch.dtype, batch.shape[:2], batch.shape[3:]) == (torch.uint8, (3, 3), (32, 32))
-        length = batch.shape[2]
-        for row, window in enumerate(batch.permute(0, 2, 3, 4, 1).numpy()):
-            frames = source(3 * number + row, None).frames
-            found = [start for start in range(len(frames) - length + 1)
-                     if np.array_equal(frames[start:start + length], window)]
+        length = batch.pixels.shape[2]
+        assert (batch.pixels.dtype, batch.pixels.shape) == (torch.uint8, (3, 3, length, 32, 32))
+        assert (batch.subject_mask.dtype, batch.subject_mask.shape) == (torch.bool, (3, 1, length, 32, 32))
+        windows = batch.pixels.permute(0, 2, 3, 4, 1).numpy()
+        for row, (window, mask) in enumerate(zip(windows, batch.subject_mask[:, 0].numpy(), strict=True)):
+            clip = source(3 * number + row, None)
+            found = [start for start in range(13 - length + 1)
+                     if np.array_equal(clip.frames[start:start + length], window)]
             assert found
+            assert any(np.array_equal(clip.masks[:, start:start + length].any(0), mask) for start in found)
             starts.update(found if len(found) == 1 else [])
     assert min(starts) == 0
     assert max(starts) == 13 - 5
-    assert {batch.shape[2] for batch in batches if not is_of_canvases(batch)} == {5, 9}
+    assert {batch.pixels.shape[2] for batch in batches if not is_of_canvases(batch)} == {5, 9}
 
 
-def test_canvases_are_those_that_references_are_laid_on(source: Source, batches: list[torch.Tensor]) -> None:
+def test_canvases_are_those_that_references_are_laid_on(source: Source, batches: list[WindowBatch]) -> None:
     numbers = [number for number, batch in enumerate(batches) if is_of_canvases(batch)]
     assert 1 <= len(numbers) <= 12
     for number in numbers:
         pictures = [subject.references[0] for row in range(3) for subject in source(3 * number + row, 4).subjects]
-        assert batches[number].shape == (len(pictures), 3, 1, 32, 32)
-        for picture, canvas in zip(pictures, batches[number].permute(0, 2, 3, 4, 1).numpy(), strict=True):
-            assert np.array_equal(canvas[0], media.reference_canvas(Image.fromarray(picture), 32, 32))
+        canvases = batches[number].pixels.permute(0, 2, 3, 4, 1).numpy()
+        masks = batches[number].subject_mask.numpy()
+        for picture, canvas, mask in zip(pictures, canvases, masks, strict=True):
+            expected = media.reference_canvas(Image.fromarray(picture), 32, 32)
+            assert np.array_equal(canvas[0], expected)
+            assert np.array_equal(mask[0, 0], (expected != media.NEUTRAL).any(-1))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,42 +14,46 @@ from PIL import Image
 from alchemint.model.latents import as_pixels, encode_video
 from alchemint.training.optimizers import Optimizers
 from alchemint.training.recipe import VaeRecipe
-from alchemint.training.vae import VaeObjective, edge_difference
+from alchemint.training.vae import VaeObjective
 
 NewObjective = Callable[[VaeRecipe], VaeObjective]
 
 
-def test_edges_are_differences_of_neighbours() -> None:
-    one, other = (torch.randn(2, 3, 2, 4, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    across, down = [], []
-    for b, c, f, y, x in torch.cartesian_prod(*map(torch.arange, one.shape)).tolist():
-        def step(y2: int, x2: int, place: tuple[int, ...] = (b, c, f), y: int = y, x: int = x) -> float:
-            return abs((one[place][y2, x2] - one[place][y, x] - other[place][y2, x2] + other[place][y, x]).item())
-
-        if x < 4:
-            across.append(step(y, x + 1))
-        if y < 3:
-            down.append(step(y + 1, x))
-    expected = sum(across) / len(across) + sum(down) / len(down)
-    assert edge_difference(one, other).item() == pytest.approx(expected, rel=1e-5)
-    assert edge_difference(one, one + 0.5).item() == pytest.approx(0, abs=1e-6)
+def weighted(values: torch.Tensor, weight: torch.Tensor) -> float:
+    """The mean of (..., 3, F, H, W) over everything, with one weight (..., 1, F, H, W) for a pixel's three channels."""
+    weight = weight.expand_as(values)
+    return ((values * weight).sum() / weight.sum()).item()
 
 
 def test_the_loss_is_its_printed_sum(vae_recipe: Callable[..., VaeRecipe], new_objective: NewObjective) -> None:
-    objective = new_objective(vae_recipe(kl_weight=0.1, edge_weight=0.7, square_weight=2.0))
+    objective = new_objective(vae_recipe(kl_weight=0.1, edge_weight=0.7, square_weight=2.0, subject_weight=3.0))
     batch = objective.batches(1)[0]
+    assert batch.subject_mask.any()
     loss, parts = objective.loss(batch, torch.Generator().manual_seed(3))
 
-    posterior = objective.vae.encode(as_pixels(batch)).latent_dist
+    pixels = as_pixels(batch.pixels)
+    posterior = objective.vae.encode(pixels).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(3))
-    decoded = objective.vae.decode(posterior.mean + posterior.std * noise).sample
-    error = decoded - as_pixels(batch)
+    error = objective.vae.decode(posterior.mean + posterior.std * noise).sample - pixels
+    weight = torch.where(batch.subject_mask, 4.0, 1.0)
+    across = weighted((error[..., 1:] - error[..., :-1]).abs(), weight[..., 1:])
+    down = weighted((error[..., 1:, :] - error[..., :-1, :]).abs(), weight[..., 1:, :])
     divergence = torch.distributions.kl_divergence(
-        torch.distributions.Normal(posterior.mean, posterior.std), torch.distributions.Normal(0.0, 1.0)).mean()
-    expected = (error.abs().mean() + 2.0 * error.square().mean() + 0.7 * edge_difference(decoded, as_pixels(batch))
+        torch.distributions.Normal(posterior.mean, posterior.std), torch.distributions.Normal(0.0, 1.0)).mean().item()
+    expected = (weighted(error.abs(), weight) + 2.0 * weighted(error.square(), weight) + 0.7 * (across + down)
                 + 0.1 * divergence)
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert parts["kl"].item() == pytest.approx(divergence.item(), rel=1e-5)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert parts["kl"].item() == pytest.approx(divergence, rel=1e-5)
+    assert parts["edges"].item() == pytest.approx(across + down, rel=1e-5)
+
+
+def test_a_run_may_start_from_an_exported_vae(
+    vae_recipe: Callable[..., VaeRecipe], new_objective: NewObjective, tmp_path: Path
+) -> None:
+    first = new_objective(vae_recipe())
+    first.export(tmp_path)
+    second = new_objective(vae_recipe(init_from=tmp_path / "vae", seed=1))
+    assert all(torch.equal(tensor, second.vae.state_dict()[name]) for name, tensor in first.vae.state_dict().items())
 
 
 def test_residual_blocks_begin_as_their_shortcut(

@@ -1,0 +1,242 @@
+"""The transformer's objective: what is dropped and what never is, its loss, and that it learns."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+
+from alchemint.data.encoded_clips import ClipBatch, encode_clips
+from alchemint.model.latents import as_pixels, encode_video
+from alchemint.pipeline import AlchemintPipeline
+from alchemint.training.optimizers import Optimizers
+from alchemint.training.recipe import Dropout, TransformerRecipe
+from alchemint.training.transformer import LatentEncoder, TransformerObjective, draw_kept
+
+NewRecipe = Callable[..., TransformerRecipe]
+NewObjective = Callable[[TransformerRecipe], TransformerObjective]
+
+KEPT = torch.tensor([True, True, True])
+
+
+@pytest.fixture
+def objective(transformer_recipe: NewRecipe, new_objective: NewObjective) -> TransformerObjective:
+    return new_objective(transformer_recipe())
+
+
+@pytest.fixture(scope="module")
+def batch(source: Callable[..., Any], vae: AutoencoderKLWan) -> ClipBatch:
+    """Three clips of two subjects, with their timed captions."""
+    encoder = torch.no_grad()(lambda videos: encode_video(vae, as_pixels(videos)))
+    return encode_clips([source(index, 2) for index in range(3)], encoder, with_events=True)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# Dropout
+
+
+def test_conditions_are_dropped_as_often_as_the_recipe_says() -> None:
+    images, text = draw_kept(400_000, Dropout(image=0.2, text=0.1, both=0.05), generator())
+    shares = {(image, words): ((images == image) & (text == words)).float().mean().item()
+              for image in (True, False) for words in (True, False)}
+    assert shares[True, True] == pytest.approx(0.95 * 0.8 * 0.9, abs=4e-3)
+    assert shares[False, True] == pytest.approx(0.95 * 0.2 * 0.9, abs=4e-3)
+    assert shares[True, False] == pytest.approx(0.95 * 0.8 * 0.1, abs=4e-3)
+    assert shares[False, False] == pytest.approx(0.05 + 0.95 * 0.2 * 0.1, abs=4e-3)
+
+
+def test_nothing_is_dropped_without_dropout() -> None:
+    assert all(kept.all() for kept in draw_kept(1000, Dropout(image=0, text=0, both=0), generator()))
+    assert not any(kept.any() for kept in draw_kept(1000, Dropout(image=0, text=0, both=1), generator()))
+
+
+@torch.no_grad()
+def test_a_dropped_image_keeps_its_interval(objective: TransformerObjective, batch: ClipBatch) -> None:
+    images = torch.tensor([True, False, True])
+    prompt, references, events = objective._conditions(batch, images, KEPT)
+    full_prompt, full, full_events = objective._conditions(batch, KEPT, KEPT)
+    assert events is not None
+    assert full_events is not None
+    assert torch.equal(prompt, full_prompt)
+    assert all(torch.equal(one, other) for one, other in zip(events, full_events, strict=True))
+    assert torch.equal(references.spans, batch.spans)
+    assert torch.equal(references.indices, full.indices)
+    assert not references.latents[1].any()
+    empty, empty_mask = objective._embed([""], 4)
+    for number in range(2):
+        assert torch.allclose(references.word_embeds[1, number], empty[0], atol=1e-6)
+        assert torch.equal(references.word_mask[1, number], empty_mask[0])
+    for row in (0, 2):
+        assert torch.equal(references.latents[row], batch.reference_latents[row])
+        assert torch.equal(references.word_mask[row], full.word_mask[row])
+        assert torch.allclose(references.word_embeds[row], full.word_embeds[row], atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_dropped_text_keeps_images_and_all_intervals(objective: TransformerObjective, batch: ClipBatch) -> None:
+    text = torch.tensor([False, True, True])
+    prompt, references, events = objective._conditions(batch, KEPT, text)
+    full_prompt, full, full_events = objective._conditions(batch, KEPT, KEPT)
+    assert events is not None
+    assert full_events is not None
+    assert all(torch.equal(one, other) for one, other in zip(references, full, strict=True))
+    assert torch.equal(events.spans, full_events.spans)
+    empty_prompt, _ = objective._embed([""], 12)
+    empty_event, empty_mask = objective._embed([""], 6)
+    assert torch.allclose(prompt[0], empty_prompt[0], atol=1e-6)
+    assert torch.allclose(prompt[1:], full_prompt[1:], atol=1e-6)
+    assert batch.events is not None
+    for number in range(len(batch.events[0])):
+        assert torch.allclose(events.embeds[0, number], empty_event[0], atol=1e-6)
+        assert torch.equal(events.mask[0, number], empty_mask[0])
+
+
+# Conditions
+
+
+@torch.no_grad()
+def test_events_are_padded_after_the_video_and_masked(objective: TransformerObjective, batch: ClipBatch) -> None:
+    assert batch.events is not None
+    uneven = replace(batch, events=[batch.events[0][:1], batch.events[1][:2] * 2, batch.events[2][:2]])
+    _, _, events = objective._conditions(uneven, KEPT, KEPT)
+    assert events is not None
+    assert uneven.events is not None
+    for row, expected in enumerate(uneven.events):
+        for number in range(events.mask.shape[1]):
+            if number < len(expected):
+                assert events.spans[row, number].tolist() == pytest.approx(expected[number][0])
+                assert events.mask[row, number].any()
+            else:
+                assert events.spans[row, number, 0] >= batch.latents.shape[2]
+                assert not events.mask[row, number].any()
+
+
+def test_clips_without_timed_captions_are_as_if_they_were_left_out(
+    objective: TransformerObjective, batch: ClipBatch
+) -> None:
+    losses = [objective.loss(replace(batch, events=events), generator())[0].item() for events in (None, [[], [], []])]
+    assert losses[0] == pytest.approx(losses[1])
+
+
+def test_clips_without_subjects_train(objective: TransformerObjective, source: Callable[..., Any],
+                                      vae: AutoencoderKLWan) -> None:
+    encoder = torch.no_grad()(lambda videos: encode_video(vae, as_pixels(videos)))
+    empty = encode_clips([source(index, 0) for index in range(2)], encoder, with_events=True)
+    loss, _ = objective.loss(empty, generator())
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert objective.transformer.proj_out.weight.grad.abs().sum() > 0
+
+
+# Loss
+
+
+def test_the_first_loss_is_that_of_predicting_nothing(
+    transformer_recipe: NewRecipe, new_objective: NewObjective, batch: ClipBatch
+) -> None:
+    """The output layer begins at zero, so that the loss is the weighted mean of the squared target."""
+    objective = new_objective(transformer_recipe(subject_weight=3.0))
+    loss, parts = objective.loss(batch, generator(7))
+    noise = torch.randn(batch.latents.shape, generator=generator(7))
+    square = (noise - batch.latents).square()
+    weight = (1 + 3.0 * batch.subject_mask).unsqueeze(1).expand_as(square)
+    assert loss.item() == pytest.approx(((square * weight).sum() / weight.sum()).item(), rel=1e-5)
+    assert parts["plain_loss"].item() == pytest.approx(square.mean().item(), rel=1e-5)
+
+
+def test_a_loss_depends_on_its_generator_alone(objective: TransformerObjective, batch: ClipBatch) -> None:
+    torch.nn.init.normal_(objective.transformer.proj_out.weight, std=0.1)
+    losses = []
+    for global_seed, seed in ((1, 0), (2, 0), (2, 1)):
+        torch.manual_seed(global_seed)
+        losses.append(objective.loss(batch, generator(seed))[0].item())
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_batch_is_learnt_by_heart(
+    transformer_recipe: NewRecipe, new_objective: NewObjective, batch: ClipBatch
+) -> None:
+    recipe = transformer_recipe(optimizer={"lr": 1e-2, "muon_lr": 0.03}, dropout=Dropout(image=0, text=0, both=0))
+    objective = new_objective(recipe)
+    optimizers = Optimizers(objective.parameter_groups(recipe.optimizer), objective.matrices(), recipe.optimizer)
+    losses = []
+    for _ in range(30):
+        loss, _ = objective.loss(batch, generator())
+        loss.backward()
+        optimizers.step(1.0)
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+
+
+# Parameters
+
+
+def test_new_modules_have_their_own_learning_rate(
+    transformer_recipe: NewRecipe, new_objective: NewObjective
+) -> None:
+    recipe = transformer_recipe(optimizer={"lr": 1e-3, "new_lr": 4e-3})
+    objective = new_objective(recipe)
+    rates = {id(parameter): group["lr"] for group in objective.parameter_groups(recipe.optimizer)
+             for parameter in group["params"]}
+    for name, parameter in objective.transformer.named_parameters():
+        new = name.startswith(("subject_index", "word_tags")) or "event_attn" in name
+        assert rates.pop(id(parameter)) == (4e-3 if new else 1e-3), name
+    assert set(rates) == {id(parameter) for parameter in objective.text_encoder.parameters()}
+    assert set(rates.values()) == {1e-3}
+
+
+def test_every_parameter_is_trained(objective: TransformerObjective, batch: ClipBatch) -> None:
+    """None is left without a gradient when subjects and events are there."""
+    torch.nn.init.normal_(objective.transformer.proj_out.weight, std=0.1)
+    for block in objective.transformer.blocks:
+        torch.nn.init.normal_(block.event_attn.to_out[0].weight, std=0.1)
+    loss, _ = objective.loss(batch, generator())
+    loss.backward()
+    for module in objective.modules.values():
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+# Files
+
+
+def test_the_encoder_is_the_vae_in_the_folder(transformer_recipe: NewRecipe, vae: AutoencoderKLWan) -> None:
+    videos = torch.randint(0, 256, (1, 3, 5, 32, 32), generator=generator()).to(torch.uint8)
+    encoder = LatentEncoder(transformer_recipe().vae, "cpu", bfloat16=False)
+    with torch.no_grad():
+        assert torch.allclose(encoder(videos), encode_video(vae, as_pixels(videos)), atol=1e-6)
+
+
+def test_what_is_exported_is_a_pipeline_of_the_trained_modules(
+    transformer_recipe: NewRecipe, new_objective: NewObjective
+) -> None:
+    recipe = transformer_recipe()
+    objective = new_objective(recipe)
+    objective.export(recipe.output / "export")
+    pipeline = AlchemintPipeline.from_pretrained(recipe.output / "export")
+    for name, module in objective.modules.items():
+        loaded = getattr(pipeline, name).state_dict()
+        assert all(torch.equal(tensor, loaded[key]) for key, tensor in module.state_dict().items())
+    defaults = pipeline.defaults
+    assert (defaults.width, defaults.height, defaults.num_frames, defaults.fps) == (32, 32, 13, 6.0)
+    assert pipeline.tokenizer("a fox").input_ids == objective.tokenizer("a fox").input_ids
+
+
+def test_a_run_may_start_from_an_exported_pipeline(
+    transformer_recipe: NewRecipe, new_objective: NewObjective, tmp_path: Path
+) -> None:
+    first = new_objective(transformer_recipe())
+    torch.nn.init.normal_(first.transformer.proj_out.weight)
+    first.export(tmp_path / "export")
+    second = new_objective(transformer_recipe(init_from=tmp_path / "export", output=tmp_path / "second", seed=1))
+    for name, module in first.modules.items():
+        started = second.modules[name].state_dict()
+        assert all(torch.equal(tensor, started[key]) for key, tensor in module.state_dict().items())
+    assert second.tokenizer.get_vocab() == first.tokenizer.get_vocab()
