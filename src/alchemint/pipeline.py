@@ -158,6 +158,8 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 conditions = self._encode([boards[row] for row in rows])
                 self.scheduler.set_timesteps(sigmas=flow.sampling_sigmas(num_inference_steps),
                                              device=self._execution_device)
+                # What step caches hold is of another batch, or of a call that failed.
+                self.transformer._reset_stateful_cache()
                 sample = noise[rows]
                 for step, timestep in enumerate(self.scheduler.timesteps):
                     if self.interrupt:
@@ -296,12 +298,12 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         branches = list(weights)
         if batch_branches:
             stacked = _stack([conditions[branch] for branch in branches])
-            velocity = self._velocity("branches", torch.cat([sample] * len(branches)), timestep, stacked,
-                                      attention_kwargs)
+            velocity = self._velocity(", ".join(map(_name, branches)), torch.cat([sample] * len(branches)), timestep,
+                                      stacked, attention_kwargs)
             velocities = dict(zip(branches, velocity.chunk(len(branches)), strict=True))
         else:
-            velocities = {branch: self._velocity(f"images={branch[0]} text={branch[1]}", sample, timestep,
-                                                 conditions[branch], attention_kwargs) for branch in branches}
+            velocities = {branch: self._velocity(_name(branch), sample, timestep, conditions[branch], attention_kwargs)
+                          for branch in branches}
         return combine(velocities, weights)
 
     def _velocity(self, name: str, sample: Tensor, timestep: Tensor, conditions: _Conditions,
@@ -316,6 +318,11 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     @cached_property
     def _video_processor(self) -> VideoProcessor:
         return VideoProcessor(vae_scale_factor=self.vae.config.scale_factor_spatial)
+
+
+def _name(branch: Branch) -> str:
+    """Return a branch's name, by which step caches tell evaluations apart."""
+    return f"images={branch[0]} text={branch[1]}"
 
 
 def _batches_of_equal_shape(boards: list[Storyboard]) -> list[list[int]]:
