@@ -286,7 +286,7 @@ def test_half_precision_is_near_full_precision(
     """As loaded in bfloat16, diffusers keeps time embedding and norms in float32; both kinds of call must run."""
     model = new_transformer()
     model.save_pretrained(tmp_path)
-    half = AlchemintTransformer3DModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    half = AlchemintTransformer3DModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
     exact = run(model, inputs, references=references, events=events)
     rounded = run(half, {name: value if name == "timestep" else value.bfloat16() for name, value in inputs.items()},
                   references=references._replace(latents=references.latents.bfloat16(),
