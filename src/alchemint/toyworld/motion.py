@@ -105,7 +105,7 @@ MOTIONS: dict[str, Motion] = {
     "sway": Motion(("sways", "rocks", "wobbles"), False, False, lambda t: Wobble(
         angle=0.24 * np.sin(2 * np.pi * 0.55 * t))),
     "turn": Motion(("turns around", "twirls", "spins"), False, False, lambda t: Wobble(
-        scale_x=_turning(np.cos(2 * np.pi * 0.32 * t)))),
+        scale_x=_turning(np.cos(2 * np.pi * 0.22 * t)))),
     "hover": Motion(("hovers", "floats", "bobs"), False, True, lambda t: Wobble(
         lift=0.12 * np.sin(2 * np.pi * 0.5 * t), angle=0.08 * np.sin(2 * np.pi * 0.3 * t))),
 }
@@ -130,10 +130,10 @@ EXITS = ("edge", "above", "below", "shrink", "fade")
 _TRAVELLER_ODDS = (0.46, 0.14, 0.12, 0.15, 0.13)
 _STAYER_ODDS = (0.0, 0.28, 0.22, 0.28, 0.22)
 
-_ENTRY_S = 0.5
-"""How long entering or leaving takes, in seconds; short, so that the interval has crisp ends."""
+_ENTRY_S = 0.75
+"""How long entering or leaving takes, in seconds: short, so that the interval has crisp ends, but no jump."""
 
-_TOP_SPEED = 0.55
+_TOP_SPEED = 0.3
 """Frame widths a second beyond which a subject would seem to jump at the toy model's frame rates."""
 
 
@@ -171,8 +171,8 @@ def _path_x(rng: Rng, motion: Motion, stand: Stand, shown_s: float, heading: int
     if not motion.travels:
         x = float(np.clip(stand.lane, low, high))
         return x, x
-    length = float(rng.uniform(0.25, 0.6)) * width
-    length = heading * min(length, 0.4 * width * shown_s)
+    length = float(rng.uniform(0.15, 0.5)) * width
+    length = heading * min(length, 0.16 * width * shown_s)
     start = stand.lane - length / 2
     stop = stand.lane + length / 2
     back, front = (low, high) if heading > 0 else (high, low)

@@ -158,7 +158,7 @@ def _draw_players(rng: Rng, split: str, number: int, background: Background, con
         look = looks.draw_look(rng, lower, tuple(taken.get(subject.word, ())), plain=twins)
         taken.setdefault(subject.word, []).append(look.colour)
         word = f"{look.colour} {subject.word}" if twins else subject.word
-        share = rng.uniform(0.38, 0.55) if number <= 2 else rng.uniform(0.3, 0.4)
+        share = rng.uniform(0.42, 0.58) if number <= 2 else rng.uniform(0.32, 0.42)
         scale = share * min(config.width, config.height) / max(subject.width, subject.height)
         players.append(_Player(subject, word, looks.dress(sprites.sprite(subject), look), subject.width * scale,
                                subject.height * scale))
