@@ -10,6 +10,8 @@ from torch.utils.data import Dataset
 from alchemint import media
 from alchemint.data.clips import ClipSource
 
+_PER_CLIP = 4
+
 
 @dataclass(frozen=True)
 class WindowBatch:
@@ -26,9 +28,13 @@ class WindowBatch:
 
 @dataclass(frozen=True)
 class WindowOptions:
-    """Which windows make a batch. All windows of a batch have one length, drawn from `lengths` (4k+1)."""
+    """Which windows make a batch. All windows of a batch have one length, drawn from `lengths` (4k+1).
 
-    batch_size: int
+    A batch holds `frames_per_batch` frames, however long its windows are: few long ones or many short ones, of which up
+    to four come from one clip.
+    """
+
+    frames_per_batch: int
     lengths: tuple[int, ...] = (5, 9)
     reference_share: float = 0.15
     """Share of the batches that show reference canvases, as one-frame videos, in place of windows."""
@@ -37,8 +43,7 @@ class WindowOptions:
 class PixelWindows(Dataset[WindowBatch]):
     """Batch number i; a pure function of the seed and i.
 
-    A batch of reference canvases holds as many pictures as a batch of windows holds frames, at most four times the
-    batch size.
+    Batches of reference canvases are one frame long.
     """
 
     def __init__(self, source: ClipSource, options: WindowOptions, seed: int, num_batches: int) -> None:
@@ -52,30 +57,41 @@ class PixelWindows(Dataset[WindowBatch]):
 
     def __getitem__(self, number: int) -> WindowBatch:
         random = np.random.default_rng((self._seed, number))
-        first_clip = number * self._options.batch_size
         if random.random() < self._options.reference_share:
-            pixels = self._canvases(first_clip)
+            pixels = self._canvases(number)
             masks = (pixels != media.NEUTRAL).any(-1)
         else:
-            length = int(random.choice(self._options.lengths))
-            windows = [self._window(first_clip + row, length, random) for row in range(self._options.batch_size)]
+            windows = self._windows(number, int(random.choice(self._options.lengths)), random)
             pixels, masks = (np.stack(parts) for parts in zip(*windows, strict=True))
         return WindowBatch(torch.from_numpy(pixels).permute(0, 4, 1, 2, 3).contiguous(),
                            torch.from_numpy(masks).unsqueeze(1))
 
-    def _window(self, clip_number: int, length: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return the frames of a window (frames, height, width, 3), and where they show a subject."""
-        clip = self._source(clip_number, None)
-        start = int(random.integers(len(clip.frames) - length + 1))
-        window = slice(start, start + length)
-        return clip.frames[window], np.logical_or.reduce(clip.masks[:, window], axis=0)
+    def _windows(self, number: int, length: int, random: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return windows, each as frames (frames, height, width, 3) and where they show a subject."""
+        count = max(1, self._options.frames_per_batch // length)
+        windows: list[tuple[np.ndarray, np.ndarray]] = []
+        for clip_number in self._clip_numbers(number):
+            clip = self._source(clip_number, None)
+            starts = np.arange(0, len(clip.frames) - length + 1)
+            for start in random.choice(starts, min(_PER_CLIP, len(starts), count - len(windows)), replace=False):
+                window = slice(start, start + length)
+                windows.append((clip.frames[window], np.logical_or.reduce(clip.masks[:, window], axis=0)))
+            if len(windows) == count:
+                break
+        return windows
 
-    def _canvases(self, first_clip: int) -> np.ndarray:
+    def _canvases(self, number: int) -> np.ndarray:
         """Return reference canvases as one-frame videos (pictures, 1, height, width, 3)."""
-        canvases = []
-        for clip_number in range(first_clip, first_clip + self._options.batch_size):
-            clip = self._source(clip_number, 4)
+        canvases: list[np.ndarray] = []
+        for clip_number in self._clip_numbers(number):
+            clip = self._source(clip_number, _PER_CLIP)
             _, height, width, _ = clip.frames.shape
             canvases += [media.reference_canvas(Image.fromarray(subject.references[0]), width, height)
                          for subject in clip.subjects]
-        return np.stack(canvases)[:, None]
+            if len(canvases) >= self._options.frames_per_batch:
+                break
+        return np.stack(canvases[:self._options.frames_per_batch])[:, None]
+
+    def _clip_numbers(self, number: int) -> range:
+        """Return the clips that batch `number` may use; no other batch uses them."""
+        return range(number * self._options.frames_per_batch, (number + 1) * self._options.frames_per_batch)

@@ -68,7 +68,7 @@ class VaeRecipe(_Section):
     seed: int = 0
     world: World = World()
     model: dict[str, Any] = Field(description="arguments of AutoencoderKLWan")
-    window_lengths: tuple[int, ...] = (5, 9)
+    window_lengths: tuple[int, ...] = Field((5, 9), description="frames a window; run.batch_size counts frames")
     kl_weight: float = 1e-6
     edge_weight: float = 1.0
     square_weight: float = Field(0.0, description="weight of the squared error, which speeds up the beginning")

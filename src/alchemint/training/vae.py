@@ -35,7 +35,7 @@ class VaeObjective:
             self.vae = AutoencoderKLWan.from_pretrained(recipe.init_from)
         else:
             self.vae = AutoencoderKLWan(**recipe.model)
-            zero_residual_branches(self.vae)
+            prepare_from_scratch(self.vae)
         self.modules: dict[str, nn.Module] = {"vae": self.vae}
         self._recipe = recipe
         self._source = source
@@ -104,9 +104,18 @@ def weighted_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return (values.mean(1, keepdim=True) * weight).sum() / weight.sum()
 
 
-def zero_residual_branches(vae: AutoencoderKLWan) -> None:
-    """Let every residual block begin as the identity: a VAE from scratch learns much faster so."""
+def prepare_from_scratch(vae: AutoencoderKLWan) -> None:
+    """Give a VAE first weights from which it learns much faster than from diffusers' own.
+
+    Every residual block begins as the identity, and the posterior with a deviation of 0.05, so that the decoder sees
+    the picture rather than noise from the first step on.
+    """
     for module in vae.modules():
         if isinstance(module, WanResidualBlock):
             nn.init.zeros_(module.conv2.weight)
             nn.init.zeros_(module.conv2.bias)
+    with torch.no_grad():
+        vae.quant_conv.weight[vae.config.z_dim:] = 0
+        vae.quant_conv.bias[vae.config.z_dim:] = -6
+        for module in (vae.encoder.conv_in, vae.decoder.conv_in):
+            module.bias.normal_(std=0.5)
