@@ -13,7 +13,7 @@ from alchemint.data.windows import PixelWindows, WindowBatch, WindowOptions
 
 Source = Callable[[int, int | None], Any]
 
-OPTIONS = WindowOptions(batch_size=3, lengths=(5, 9), reference_share=0.3)
+OPTIONS = WindowOptions(frames_per_batch=27, lengths=(5, 9), reference_share=0.3)
 NUM_BATCHES = 20
 
 
@@ -46,11 +46,12 @@ def test_windows_are_consecutive_frames_of_their_clips(source: Source, batches: 
         if is_of_canvases(batch):
             continue
         length = batch.pixels.shape[2]
-        assert (batch.pixels.dtype, batch.pixels.shape) == (torch.uint8, (3, 3, length, 32, 32))
-        assert (batch.subject_mask.dtype, batch.subject_mask.shape) == (torch.bool, (3, 1, length, 32, 32))
+        count = 27 // length
+        assert (batch.pixels.dtype, batch.pixels.shape) == (torch.uint8, (count, 3, length, 32, 32))
+        assert (batch.subject_mask.dtype, batch.subject_mask.shape) == (torch.bool, (count, 1, length, 32, 32))
         windows = batch.pixels.permute(0, 2, 3, 4, 1).numpy()
         for row, (window, mask) in enumerate(zip(windows, batch.subject_mask[:, 0].numpy(), strict=True)):
-            clip = source(3 * number + row, None)
+            clip = source(27 * number + row // 4, None)
             found = [start for start in range(13 - length + 1)
                      if np.array_equal(clip.frames[start:start + length], window)]
             assert found
@@ -65,8 +66,9 @@ def test_canvases_are_those_that_references_are_laid_on(source: Source, batches:
     numbers = [number for number, batch in enumerate(batches) if is_of_canvases(batch)]
     assert 1 <= len(numbers) <= 12
     for number in numbers:
-        pictures = [subject.references[0] for row in range(3) for subject in source(3 * number + row, 4).subjects]
+        pictures = [subject.references[0] for row in range(7) for subject in source(27 * number + row, 4).subjects][:27]
         canvases = batches[number].pixels.permute(0, 2, 3, 4, 1).numpy()
+        assert len(canvases) == 27
         masks = batches[number].subject_mask.numpy()
         for picture, canvas, mask in zip(pictures, canvases, masks, strict=True):
             expected = media.reference_canvas(Image.fromarray(picture), 32, 32)
