@@ -1,13 +1,14 @@
 """Tells in which frames a subject is seen, from its reference picture: a small network that compares the two.
 
-Frame and reference go through one convolutional trunk; the reference's features, averaged over its own pixels in
-several ways, steer what is looked for in the frame. The network draws where the subject is; a frame shows the subject
-when enough of it is drawn. It learns on toyworld's training subjects, and matching, not naming, is all that it can
-learn: every instance is re-coloured. How right it is on never-seen subjects is printed by toy_control.py first.
+Frame and reference go through one convolutional trunk, the reference at about the size that subjects have in frames,
+and every place of the frame looks for its like in the reference. The network draws where the subject is; a frame shows
+the subject when enough of it is drawn. It learns on toyworld's training subjects, and matching, not naming, is all
+that it can learn: every instance is re-coloured. How right it is on never-seen subjects is printed by toy_control.py
+first.
 
     python benchmarks/matcher.py        # train it (a few minutes on one core) into benchmarks/matcher.safetensors
 
-Shapes: B pairs of a frame and a reference, both size x size pixels.
+Shapes: B pairs of a frame, size x size pixels, and a reference canvas.
 """
 
 import argparse
@@ -25,50 +26,49 @@ from alchemint import media, timeline
 from alchemint.toyworld import Clip, WorldConfig, render_clip
 
 WEIGHTS = Path(__file__).with_name("matcher.safetensors")
-SIZE = 64
+SIZE, CANVAS = 64, 44
 PRESENT_SHARE = 0.008
 """Share of the frame that must be drawn for the subject to count as seen."""
 
 
 class Matcher(nn.Module):
-    """(frames, references) -> logits of the subject's mask at a quarter of the resolution."""
+    """(frames, references) -> logits of the subject's mask at a quarter of the resolution.
+
+    Every place of a frame looks for its like among the reference's places; what it finds, beside what it is, tells
+    whether it shows the subject.
+    """
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
-        self.trunk = nn.ModuleList([
-            nn.Conv2d(3, width // 2, 5, 2, 2), nn.Conv2d(width // 2, width, 3, 2, 1), nn.Conv2d(width, width, 3, 1, 1)])
-        self.deeper = nn.Conv2d(width, 2 * width, 3, 2, 1)
-        self.steer = nn.Sequential(nn.Linear(5 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, 4 * width))
-        self.compare = nn.ModuleList([nn.Conv2d(3 * width + 8, width, 3, 1, 1), nn.Conv2d(width, width, 5, 1, 2),
-                                      nn.Conv2d(width, width, 3, 1, 1)])
-        self.key = nn.Conv2d(width, 8 * 16, 1)
-        self.query = nn.Linear(5 * width, 8 * 16)
+        self.trunk = nn.ModuleList([nn.Conv2d(3, width, 5, 2, 2), nn.Conv2d(width, width, 3, 2, 1),
+                                    nn.Conv2d(width, width, 3, 1, 1)])
+        self.key = nn.Conv2d(width, width, 1)
+        self.temperature = nn.Parameter(torch.tensor(2.0))
+        self.compare = nn.ModuleList([nn.Conv2d(4 * width + 1, width, 3, 1, 1), nn.Conv2d(width, width, 3, 1, 1),
+                                      nn.Conv2d(width, width, 3, 1, 2, dilation=2), nn.Conv2d(width, width, 3, 1, 1)])
         self.out = nn.Conv2d(width, 1, 1)
+        nn.init.constant_(self.out.bias, -2.5)
 
     def features(self, pictures: Tensor) -> Tensor:
-        """Return (B, width, size / 4, size / 4) of pictures (B, 3, size, size) in -1..1."""
+        """Return (B, width, height / 4, width / 4) of pictures (B, 3, height, width) in -1..1."""
         for layer in self.trunk:
             pictures = F.gelu(layer(pictures))
         return pictures
 
-    def describe(self, references: Tensor) -> Tensor:
-        """Return (B, 5 width): mean and peak of the reference's features, and the mean of deeper ones."""
-        near = self.features(references)
-        solid = F.avg_pool2d((references.abs().amax(1, keepdim=True) > 0.02).float(), 4)
-        mean = (near * solid).sum((2, 3)) / solid.sum((2, 3)).clamp(min=1)
-        deep = F.gelu(self.deeper(near))
-        return torch.cat([mean, near.amax((2, 3)), deep.mean((2, 3)), (near * near * solid).mean((2, 3))], dim=1)
-
     def forward(self, frames: Tensor, references: Tensor) -> Tensor:
-        """Return mask logits (B, size / 4, size / 4) for frames and reference canvases (B, 3, size, size)."""
-        near = self.features(frames)
-        described = self.describe(references)
-        deep = F.interpolate(F.gelu(self.deeper(near)), scale_factor=2)
-        scale, shift = self.steer(described)[..., None, None].chunk(2, dim=1)
-        matches = (self.key(near).unflatten(1, (8, 16)) * self.query(described).view(-1, 8, 16, 1, 1)).sum(2)
-        hidden = torch.cat([near, deep * (1 + scale) + shift, matches], dim=1)
-        for layer in self.compare:
-            hidden = F.gelu(layer(hidden))
+        """Return mask logits (B, size / 4, size / 4) for frames (B, 3, size, size) and their reference canvases."""
+        seen, sought = self.features(frames), self.features(references)
+        solid = F.avg_pool2d((references.abs().amax(1, keepdim=True) > 0.02).float(), 4).flatten(1) > 0.3
+        likeness = torch.einsum("bcp,bcr->bpr", F.normalize(self.key(seen).flatten(2), dim=1),
+                                F.normalize(self.key(sought).flatten(2), dim=1))
+        likeness = likeness.masked_fill(~solid.unsqueeze(1), -2.0)
+        attention = (likeness * self.temperature.exp()).softmax(-1)
+        found = torch.einsum("bpr,bcr->bcp", attention, sought.flatten(2)).view_as(seen)
+        best = likeness.amax(-1).view(len(seen), 1, *seen.shape[-2:])
+        hidden = torch.cat([seen, found, seen * found, (seen - found).abs(), best], dim=1)
+        hidden = F.gelu(self.compare[0](hidden))
+        for layer in self.compare[1:]:
+            hidden = hidden + F.gelu(layer(hidden))
         return self.out(hidden).squeeze(1)
 
 
@@ -93,8 +93,8 @@ def find(matcher: Matcher, frames: np.ndarray, reference: np.ndarray) -> Sightin
 
     A single frame with it between two without, or the other way round, is taken for a slip.
     """
-    canvas = _pixels(media.reference_canvas(Image.fromarray(reference), SIZE, SIZE)[None])
-    drawn = matcher(_pixels(frames), canvas.expand(len(frames), -1, -1, -1)).sigmoid().mean((1, 2))
+    canvas = as_pixels(reference_canvas(reference)[None])
+    drawn = matcher(as_pixels(frames), canvas.expand(len(frames), -1, -1, -1)).sigmoid().mean((1, 2))
     seen = F.pad((drawn > PRESENT_SHARE).float()[None, None], (1, 1), mode="replicate")
     present = (F.avg_pool1d(seen, 3, 1)[0, 0] > 0.5).numpy()
     where = np.flatnonzero(present)
@@ -131,13 +131,13 @@ def _pairs(clips: list[Clip], frames_per_clip: int, random: np.random.Generator)
         stranger = clips[row - 1].subjects[0]
         chosen = random.choice(len(clip.frames), frames_per_clip, replace=False)
         for number, subject in enumerate([*clip.subjects, stranger]):
-            canvas = media.reference_canvas(Image.fromarray(subject.references[0]), SIZE, SIZE)
+            canvas = reference_canvas(subject.references[0])
             references += [canvas] * frames_per_clip
             frames += list(clip.frames[chosen])
             own = number < len(clip.subjects)
             masks += list(clip.masks[number, chosen] if own else np.zeros_like(clip.masks[0, chosen]))
     target = F.avg_pool2d(torch.from_numpy(np.stack(masks)).float()[:, None], 4).squeeze(1)
-    return _pixels(np.stack(frames)), _pixels(np.stack(references)), target
+    return as_pixels(np.stack(frames)), as_pixels(np.stack(references)), target
 
 
 def _softened(frames: Tensor, random: np.random.Generator) -> Tensor:
@@ -154,7 +154,13 @@ def _dice(logits: Tensor, masks: Tensor) -> Tensor:
     return (1 - overlap / (drawn.sum((1, 2)) + masks.sum((1, 2)) + 1)).mean()
 
 
-def _pixels(pictures: np.ndarray) -> Tensor:
+def reference_canvas(reference: np.ndarray) -> np.ndarray:
+    """Lay an RGBA reference on the matcher's canvas, (CANVAS, CANVAS, 3) uint8."""
+    return media.reference_canvas(Image.fromarray(reference), CANVAS, CANVAS)
+
+
+def as_pixels(pictures: np.ndarray) -> Tensor:
+    """Convert uint8 (B, height, width, 3) to (B, 3, height, width), about -1..1, the canvas's grey being 0."""
     return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() - media.NEUTRAL) / 128
 
 

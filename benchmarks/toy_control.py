@@ -22,8 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from matcher import Matcher, Sighting, find, load_matcher
+from matcher import Matcher, Sighting, as_pixels, find, load_matcher, reference_canvas
 from PIL import Image
 
 from alchemint import media, sheet, timeline
@@ -141,16 +140,11 @@ def _retrieved(matcher: Matcher, frames: np.ndarray, clips: list[Clip], row: int
     candidates = [clips[row].subjects[number].references[0],
                   *(clips[(row + 1 + other) % len(clips)].subjects[number].references[0]
                     for other in range(NUM_STRANGERS))]
-    canvases = np.stack([media.reference_canvas(Image.fromarray(candidate), 64, 64) for candidate in candidates])
-    shown = _tensor(frames[first:last + 1])
+    canvases = as_pixels(np.stack([reference_canvas(candidate) for candidate in candidates]))
+    shown = as_pixels(frames[first:last + 1])
     drawn = [matcher(shown, canvas.expand(len(shown), -1, -1, -1)).sigmoid().mean().item()
-             for canvas in _tensor(canvases).split(1)]
+             for canvas in canvases.split(1)]
     return int(np.argmax(drawn)) == 0
-
-
-def _tensor(pictures: np.ndarray) -> torch.Tensor:
-    pixels = (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() - media.NEUTRAL) / 128
-    return pixels if pixels.shape[-1] == 64 else F.interpolate(pixels, (64, 64), mode="area")
 
 
 def _print(rows: dict[str, Scores]) -> None:

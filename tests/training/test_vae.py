@@ -14,7 +14,7 @@ from PIL import Image
 from alchemint.model.latents import as_pixels, encode_video
 from alchemint.training.optimizers import Optimizers
 from alchemint.training.recipe import VaeRecipe
-from alchemint.training.vae import VaeObjective
+from alchemint.training.vae import VaeObjective, as_single_frames
 
 NewObjective = Callable[[VaeRecipe], VaeObjective]
 
@@ -72,7 +72,7 @@ def test_a_batch_is_learnt_by_heart(vae_recipe: Callable[..., VaeRecipe], new_ob
     optimizers = Optimizers(objective.parameter_groups(recipe.optimizer), objective.matrices(), recipe.optimizer)
     batch = objective.batches(1)[0]
     losses = []
-    for _ in range(30):
+    for _ in range(60):
         loss, _ = objective.loss(batch, torch.Generator().manual_seed(0))
         loss.backward()
         optimizers.step(1.0)
@@ -111,3 +111,21 @@ def test_a_sheet_shows_clips_above_their_reconstructions(
     new_objective(recipe).write_sheet(recipe.output / "sheet.png")
     with Image.open(recipe.output / "sheet.png") as sheet:
         assert sheet.size == (3 * 32 * 5, 3 * 32 * 12)
+
+
+@torch.no_grad()
+def test_a_vae_of_single_frames_holds_the_last_frame_of_each_latent(vae: AutoencoderKLWan) -> None:
+    sizes = {name: value for name, value in vae.config.items() if not name.startswith("_")}
+    framewise = AutoencoderKLWan(**{**sizes, "is_residual": False}).eval()
+    video = torch.rand(1, 3, 9, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def latents_apart() -> torch.Tensor:
+        return torch.cat([framewise.encode(video[:, :, [last]]).latent_dist.mode() for last in (0, 4, 8)], dim=2)
+
+    assert not torch.allclose(framewise.encode(video).latent_dist.mode(), latents_apart(), atol=1e-3)
+    as_single_frames(framewise)
+    torch.testing.assert_close(framewise.encode(video).latent_dist.mode(), latents_apart())
+    decoded = framewise.decode(latents_apart()).sample
+    apart = torch.cat([framewise.decode(latent).sample for latent in latents_apart().split(1, dim=2)], dim=2)
+    torch.testing.assert_close(decoded[:, :, [0, 4, 8]], apart)
+    torch.testing.assert_close(decoded[:, :, 1:4], decoded[:, :, [4]].expand(-1, -1, 3, -1, -1))

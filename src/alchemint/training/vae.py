@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanResidualBlock
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanResample, WanResidualBlock
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -107,8 +107,9 @@ def weighted_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def prepare_from_scratch(vae: AutoencoderKLWan) -> None:
     """Give a VAE first weights from which it learns much faster than from diffusers' own.
 
-    Every residual block begins as the identity, and the posterior with a deviation of 0.05, so that the decoder sees
-    the picture rather than noise from the first step on.
+    Every residual block begins as the identity; the posterior with a deviation of 0.05, so that the decoder sees the
+    picture rather than noise from the first step on; and time as a row of single frames, each like the last of its
+    latent, so that what is learned on single frames (as Wan's own VAE was, first) holds for videos.
     """
     for module in vae.modules():
         if isinstance(module, WanResidualBlock):
@@ -117,5 +118,21 @@ def prepare_from_scratch(vae: AutoencoderKLWan) -> None:
     with torch.no_grad():
         vae.quant_conv.weight[vae.config.z_dim:] = 0
         vae.quant_conv.bias[vae.config.z_dim:] = -6
-        for module in (vae.encoder.conv_in, vae.decoder.conv_in):
-            module.bias.normal_(std=0.5)
+    as_single_frames(vae)
+
+
+@torch.no_grad()
+def as_single_frames(vae: AutoencoderKLWan) -> None:
+    """Let a VAE's convolutions treat every frame by itself, as they treat a video of one frame.
+
+    A latent then holds the last of its frames. (The shortcuts of the residual kind still average over time.)
+    """
+    for module in vae.modules():
+        if isinstance(module, WanCausalConv3d):
+            module.weight[:, :, :-1] = 0
+        if isinstance(module, WanResample) and hasattr(module, "time_conv"):
+            # Downwards every second frame stays; upwards every frame is doubled.
+            channels = module.time_conv.in_channels
+            copies = module.time_conv.out_channels // channels
+            module.time_conv.weight[:, :, -1, 0, 0] = torch.eye(channels).repeat(copies, 1)
+            module.time_conv.bias.zero_()
