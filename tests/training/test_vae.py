@@ -67,7 +67,7 @@ def test_residual_blocks_begin_as_their_shortcut(
 
 
 def test_a_batch_is_learnt_by_heart(vae_recipe: Callable[..., VaeRecipe], new_objective: NewObjective) -> None:
-    recipe = vae_recipe(optimizer={"lr": 1e-2, "muon_lr": 0.02})
+    recipe = vae_recipe(optimizer={"lr": 3e-3, "muon_lr": 0.02})
     objective = new_objective(recipe)
     optimizers = Optimizers(objective.parameter_groups(recipe.optimizer), objective.matrices(), recipe.optimizer)
     batch = objective.batches(1)[0]
