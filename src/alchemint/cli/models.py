@@ -26,6 +26,9 @@ def find_model(name: str) -> ModelSource:
     Raises ValueError when there is no such model.
     """
     if name == TOY:
+        if not (TOY_FOLDER / "model_index.json").is_file():
+            raise ValueError("this installation holds no toy weights; train them as docs/toy.md tells, "
+                             "and name their folder with --model")
         return ModelSource(str(TOY_FOLDER), TOY_FOLDER)
     if name and Path(name).is_dir():
         return ModelSource(name, Path(name))
