@@ -6,7 +6,7 @@ the subject when enough of it is drawn. It learns on toyworld's training subject
 that it can learn: every instance is re-coloured. How right it is on never-seen subjects is printed by toy_control.py
 first.
 
-    python benchmarks/matcher.py        # train it (a few minutes on one core) into benchmarks/matcher.safetensors
+    python benchmarks/matcher.py        # train it (half an hour on one core) into benchmarks/matcher.safetensors
 
 Shapes: B pairs of a frame, size x size pixels, and a reference canvas.
 """
@@ -27,7 +27,7 @@ from alchemint.toyworld import Clip, WorldConfig, render_clip
 
 WEIGHTS = Path(__file__).with_name("matcher.safetensors")
 SIZE, CANVAS = 64, 44
-PRESENT_SHARE = 0.008
+PRESENT_SHARE = 0.004
 """Share of the frame that must be drawn for the subject to count as seen."""
 
 
