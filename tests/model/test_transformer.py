@@ -299,14 +299,18 @@ def test_half_precision_is_near_full_precision(
 def test_gradient_checkpointing_gives_the_same_gradients(
     new_transformer: NewTransformer, inputs: dict[str, torch.Tensor], references: References, events: Events
 ) -> None:
-    gradients = []
+    gradients, runs = [], []
     for checkpointing in (False, True):
         model = new_transformer().train()
         if checkpointing:
             model.enable_gradient_checkpointing()
+        calls: list[int] = []
+        model.blocks[0].ffn.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         model(**inputs, references=references, events=events).sample.square().mean().backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
         gradients.append([parameter.grad for parameter in model.parameters()])
+        runs.append(len(calls))
+    assert runs == [1, 2]
     for plain, checkpointed in zip(*gradients, strict=True):
         assert torch.allclose(plain, checkpointed, atol=1e-7)
 

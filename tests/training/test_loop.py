@@ -69,9 +69,10 @@ def test_a_stopped_and_resumed_run_is_the_unbroken_one(
     new_recipe: Callable[..., Recipe], new_objective: NewObjective, tmp_path: Path, muon_lr: float | None
 ) -> None:
     recipe, whole = (new_recipe(optimizer={"muon_lr": muon_lr}, output=tmp_path / name) for name in ("parts", "whole"))
-    assert train(new_objective(whole), whole).step == 6
-
     handler = signal.getsignal(signal.SIGTERM)
+    assert train(new_objective(whole), whole).step == 6
+    assert signal.getsignal(signal.SIGTERM) is handler
+
     assert train(Stopped(new_objective(recipe), call=2), recipe).step == 2
     assert signal.getsignal(signal.SIGTERM) is handler
     assert train(Stopped(new_objective(recipe), call=3), recipe).step == 5
@@ -85,6 +86,24 @@ def test_a_stopped_and_resumed_run_is_the_unbroken_one(
         assert torch.equal(parts[name], tensor), name
     assert log_rows(recipe.output) == log_rows(whole.output)
     assert [row["step"] for row in log_rows(whole.output)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_every_step_of_every_seed_has_noise_of_its_own(
+    vae_recipe: Callable[..., Recipe], new_objective: NewObjective, tmp_path: Path
+) -> None:
+    noise = []
+    for seed in (0, 1):
+        recipe = vae_recipe(run={"steps": 3}, seed=seed, output=tmp_path / str(seed))
+        objective: Any = new_objective(recipe)
+        loss = objective.loss
+
+        def noted(batch: Any, generator: torch.Generator, loss: Any = loss) -> Any:
+            noise.append(torch.randn(4, generator=generator.clone_state()).tolist())
+            return loss(batch, generator)
+
+        objective.loss = noted
+        train(objective, recipe)
+    assert len({tuple(draw) for draw in noise}) == 6
 
 
 def test_a_finished_run_changes_no_more(vae_recipe: Callable[..., Recipe], new_objective: NewObjective) -> None:
