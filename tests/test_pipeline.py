@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 from alchemint.diffusion.flow import sampling_sigmas
 from alchemint.diffusion.guidance import Guidance
 from alchemint.model_folder import read_defaults
-from alchemint.pipeline import AlchemintPipeline
+from alchemint.pipeline import AlchemintPipeline, AlchemintPipelineOutput
 from alchemint.storyboard import Event, Storyboard, StoryboardError, Subject
 
 NewPipeline = Callable[..., AlchemintPipeline]
@@ -86,8 +86,13 @@ BOARDS = {
 }
 
 
+def frames_of(pipeline: AlchemintPipeline, boards: Storyboard | list[Storyboard], **options: Any) -> Any:
+    (frames,) = pipeline(boards, return_dict=False, **{"num_inference_steps": 3, **options})
+    return frames
+
+
 def latents_of(pipeline: AlchemintPipeline, boards: Storyboard | list[Storyboard], **options: Any) -> torch.Tensor:
-    return pipeline(boards, output_type="latent", **{"num_inference_steps": 3, **options}).frames
+    return frames_of(pipeline, boards, output_type="latent", **options)
 
 
 @contextmanager
@@ -235,7 +240,8 @@ def test_without_subjects_it_is_diffusers_wan_pipeline(pipeline: AlchemintPipeli
         theirs = wan(board.prompt, board.negative_prompt, height=32, width=32, num_frames=9, num_inference_steps=4,
                      guidance_scale=3.5, max_sequence_length=12, output_type=output_type,
                      generator=torch.Generator().manual_seed(3)).frames
-        ours = pipeline(board, num_inference_steps=4, guidance=Guidance(text_scale=3.5), output_type=output_type).frames
+        ours = frames_of(pipeline, board, num_inference_steps=4, guidance=Guidance(text_scale=3.5),
+                         output_type=output_type)
         assert np.allclose(np.asarray(ours), np.asarray(theirs), atol=1e-4)
 
 
@@ -244,7 +250,7 @@ def test_without_subjects_it_is_diffusers_wan_pipeline(pipeline: AlchemintPipeli
 
 def test_outputs_are_one_video_in_four_forms(pipeline: AlchemintPipeline) -> None:
     boards = [BOARDS["one subject"], BOARDS["nobody"]]
-    videos = {kind: pipeline(boards, num_inference_steps=1, output_type=kind).frames
+    videos = {kind: frames_of(pipeline, boards, num_inference_steps=1, output_type=kind)
               for kind in ("np", "pt", "pil", "latent")}
     assert videos["latent"].shape == (2, *SHAPE)
     assert videos["np"].shape == (2, 9, 32, 32, 3)
@@ -254,9 +260,9 @@ def test_outputs_are_one_video_in_four_forms(pipeline: AlchemintPipeline) -> Non
     for row in range(2):
         for frame, image in enumerate(videos["pil"][row]):
             assert np.array_equal(np.asarray(image), (videos["np"][row, frame] * 255).round().astype(np.uint8))
-    plain = pipeline(boards, num_inference_steps=1, return_dict=False)
-    assert isinstance(plain, tuple)
-    assert np.array_equal(plain[0], videos["np"])
+    output = pipeline(boards, num_inference_steps=1)
+    assert isinstance(output, AlchemintPipelineOutput)
+    assert np.array_equal(np.asarray(output.frames), videos["np"])
 
 
 def test_a_callback_sees_every_step_and_may_change_latents(pipeline: AlchemintPipeline) -> None:
@@ -319,7 +325,7 @@ def test_half_precision_is_near_full_precision(pipeline: AlchemintPipeline, tmp_
     exact, rounded = (latents_of(pipe, board) for pipe in (pipeline, half))
     assert rounded.dtype == torch.float32
     assert (rounded - exact).std() < 0.1 * exact.std()
-    assert half(board, num_inference_steps=1).frames.dtype == np.float32
+    assert frames_of(half, board).dtype == np.float32
 
 
 def test_a_lora_comes_back_from_disk(new_pipeline: NewPipeline, tmp_path: Path) -> None:

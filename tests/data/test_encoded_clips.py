@@ -41,7 +41,7 @@ def same(one: ClipBatch, other: ClipBatch) -> bool:
 def test_a_step_does_not_depend_on_those_before(
     source: Source, encoder: Encoder, batches: list[ClipBatch]
 ) -> None:
-    for step in range(0, NUM_STEPS, 3):
+    for step in (*range(8), 21, NUM_STEPS - 1):
         fresh = EncodedClips(source, encoder, OPTIONS, seed=0, num_steps=NUM_STEPS)
         assert same(fresh[step], batches[step])
     other_seed = EncodedClips(source, encoder, OPTIONS, seed=1, num_steps=NUM_STEPS)

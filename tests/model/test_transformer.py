@@ -305,7 +305,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(
         if checkpointing:
             model.enable_gradient_checkpointing()
         calls: list[int] = []
-        model.blocks[0].ffn.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        model.get_submodule("blocks.0.ffn").register_forward_hook(lambda *_, calls=calls: calls.append(1))
         model(**inputs, references=references, events=events).sample.square().mean().backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
         gradients.append([parameter.grad for parameter in model.parameters()])
@@ -322,7 +322,7 @@ def test_a_step_cache_skips_blocks_for_each_branch_apart(
     model = new_transformer()
     model.enable_cache(FirstBlockCacheConfig(threshold=1e9))
     calls: list[int] = []
-    model.blocks[1].ffn.register_forward_hook(lambda *_: calls.append(1))
+    model.get_submodule("blocks.1.ffn").register_forward_hook(lambda *_: calls.append(1))
     branches = {"with": references, "without": None}
     for _ in range(3):
         for name, conditions in branches.items():

@@ -19,7 +19,7 @@ def new_module() -> nn.Sequential:
 
 def optimizers_of(module: nn.Sequential, options: Optimizer) -> Optimizers:
     return Optimizers([{"params": list(module.parameters()), "lr": options.lr}],
-                      [module[0].weight, module[1].weight], options)
+                      [parameter for parameter in module.parameters() if parameter.ndim > 1], options)
 
 
 def with_gradients(module: nn.Module) -> list[torch.Tensor]:
