@@ -27,7 +27,7 @@ from alchemint import media, timeline
 from alchemint.diffusion import flow
 from alchemint.diffusion.guidance import Branch, Guidance, combine
 from alchemint.model import text
-from alchemint.model.conditions import Events, References
+from alchemint.model.conditions import Events, References, pad_events
 from alchemint.model.latents import as_pixels, decode_video, encode_images
 from alchemint.model.transformer import AlchemintTransformer3DModel
 from alchemint.model_folder import defaults_of
@@ -264,21 +264,15 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         """Encode the timed captions, or empty ones at the same spans; fewer events are padded and masked."""
         if not boards[0].events:
             return None
-        most = max(len(board.events) for board in boards)
-        spans, texts, present = [], [], []
-        for board in boards:
-            assert board.fps and board.num_frames
-            after = float(timeline.num_latents(board.num_frames))
-            padding = most - len(board.events)
-            spans.append([timeline.latent_span_of(event.during, board.fps, board.num_frames) for event in board.events]
-                         + [(after, after + 1)] * padding)
-            texts += [event.text if kept else "" for event in board.events] + [""] * padding
-            present.append([True] * len(board.events) + [False] * padding)
+        first = boards[0]
+        assert first.num_frames
+        events = [[(timeline.latent_span_of(event.during, board.fps or self.config.fps, first.num_frames),
+                    event.text if kept else "") for event in board.events] for board in boards]
+        texts, spans, present = pad_events(events, timeline.num_latents(first.num_frames))
         embeds, mask = self._embed(texts, self.config.max_event_tokens)
-        device = self._execution_device
-        return Events(embeds.unflatten(0, (len(boards), most)),
-                      mask.unflatten(0, (len(boards), most)) & torch.tensor(present, device=device).unsqueeze(-1),
-                      torch.tensor(spans, dtype=torch.float32, device=device))
+        groups, device = tuple(present.shape), self._execution_device
+        return Events(embeds.unflatten(0, groups), mask.unflatten(0, groups) & present.unsqueeze(-1).to(device),
+                      spans.to(device))
 
     def _embed(self, texts: list[str], max_tokens: int) -> tuple[Tensor, Tensor]:
         """Return embeddings (texts, max_tokens, text_dim) and mask; a text that has to be cut is warned of."""

@@ -4,11 +4,14 @@ Both are named tuples of tensors, so that offloading and device-placement hooks,
 work on them. Shapes: B batch, N references, L word tokens a reference, E events, M text tokens an event.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from diffusers.models.embeddings import PixArtAlphaTextProjection
 from torch import nn
+
+from alchemint.timeline import LatentSpan
 
 Tensor = torch.Tensor
 
@@ -41,6 +44,20 @@ class Events(NamedTuple):
     embeds: Tensor
     mask: Tensor
     spans: Tensor
+
+
+def pad_events(events: Sequence[Sequence[tuple[LatentSpan, str]]],
+               num_latents: int) -> tuple[list[str], Tensor, Tensor]:
+    """Bring the timed captions of a batch to one number, with empty ones that lie after the video.
+
+    Returns the B * E texts, the spans (B, E, 2) float32, and (B, E) bool, false for padding.
+    """
+    most = max(len(row) for row in events)
+    after = ((float(num_latents), num_latents + 1.0), "")
+    padded = [[*row, *[after] * (most - len(row))] for row in events]
+    return ([caption for row in padded for _, caption in row],
+            torch.tensor([[span for span, _ in row] for row in padded], dtype=torch.float32),
+            torch.tensor([[number < len(row) for number in range(most)] for row in events]))
 
 
 class WordTags(nn.Module):

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from alchemint.training import checkpoint
 from alchemint.training.optimizers import Optimizers
@@ -41,7 +41,7 @@ class Objective(Protocol):
         """Return the hidden weights that Muon may have, when the recipe asks for it."""
 
     def batches(self, num_steps: int) -> Dataset[Any]:
-        """Return the dataset whose item `step` is the batch of that step."""
+        """Return the dataset whose item `step` is the batch of that step, a tensor or what has a tensor's `to`."""
 
     def loss(self, batch: Any, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the scalar loss of a batch and what else is worth a look in the log."""
@@ -74,19 +74,6 @@ class _Stop:
         signal.signal(number, self._previous[number])
 
 
-class _Steps(Sampler[int]):
-    """The step numbers from `first` on."""
-
-    def __init__(self, first: int, last: int) -> None:
-        self._range = range(first, last)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._range)
-
-    def __len__(self) -> int:
-        return len(self._range)
-
-
 def train(objective: Objective, output: Path, seed: int, optimizer_options: Optimizer, run: Run,
           fingerprint: str) -> checkpoint.Progress:
     """Train until `run.steps`, `run.max_minutes` or a stop signal, resuming from the newest checkpoint in `output`.
@@ -110,7 +97,7 @@ def train(objective: Objective, output: Path, seed: int, optimizer_options: Opti
         progress = checkpoint.restore(found, state, fingerprint)
         logger.info("resumed from %s", found)
 
-    loader = DataLoader(objective.batches(run.steps), batch_size=None, sampler=_Steps(progress.step, run.steps),
+    loader = DataLoader(objective.batches(run.steps), batch_size=None, sampler=range(progress.step, run.steps),
                         num_workers=run.num_workers, multiprocessing_context="spawn" if run.num_workers else None,
                         prefetch_factor=4 if run.num_workers else None)
     log = _Log(output / "log.jsonl", run)
@@ -120,7 +107,7 @@ def train(objective: Objective, output: Path, seed: int, optimizer_options: Opti
         for batch in loader:
             generator = torch.Generator(device).manual_seed(seed * 1_000_003 + step)
             with autocast(device, run):
-                loss, details = objective.loss(to_device(batch, device), generator)
+                loss, details = objective.loss(batch.to(device, non_blocking=True), generator)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(parameters, optimizer_options.max_grad_norm)
             if not torch.isfinite(norm):
@@ -135,7 +122,7 @@ def train(objective: Objective, output: Path, seed: int, optimizer_options: Opti
                     {"lr_factor": factor})
 
             out_of_time = run.max_minutes is not None and spent >= 60 * run.max_minutes
-            if time.monotonic() - saved_at >= 60 * run.checkpoint_minutes or stop.wished or out_of_time:
+            if time.monotonic() - saved_at >= 60 * run.checkpoint_minutes:
                 checkpoint.save(checkpoints, state, checkpoint.Progress(step, spent), fingerprint,
                                 run.keep_checkpoints)
                 saved_at = time.monotonic()
@@ -156,11 +143,6 @@ def learning_rate_factor(options: Optimizer, step: int, num_steps: int) -> float
     warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
     decay_steps = options.decay_share * num_steps
     return warm * (min(1.0, (num_steps - step) / decay_steps) if decay_steps else 1.0)
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move the tensors of a batch (a tensor, or a dataclass with a `to` method) to `device`."""
-    return batch.to(device, non_blocking=True)
 
 
 @contextlib.contextmanager

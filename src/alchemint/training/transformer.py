@@ -22,7 +22,7 @@ from alchemint.data.clips import ClipSource
 from alchemint.data.encoded_clips import ClipBatch, EncodedClips, PoolOptions
 from alchemint.diffusion import flow
 from alchemint.model import text
-from alchemint.model.conditions import Events, References
+from alchemint.model.conditions import Events, References, pad_events
 from alchemint.model.latents import as_pixels, encode_video
 from alchemint.model.transformer import AlchemintTransformer3DModel
 from alchemint.training import precision, validation
@@ -147,17 +147,13 @@ class TransformerObjective:
         """Return the timed captions, padded to the batch's largest number of them; padding lies after the video."""
         if batch.events is None or not any(batch.events):
             return None
-        most = max(len(events) for events in batch.events)
-        after = float(batch.latents.shape[2])
-        padded = [[*events, *[((after, after + 1.0), "")] * (most - len(events))] for events in batch.events]
-        texts = [caption if kept else "" for events, kept in zip(padded, keep_text.tolist(), strict=True)
-                 for _, caption in events]
+        kept = [[(span, caption if keep else "") for span, caption in events]
+                for events, keep in zip(batch.events, keep_text.tolist(), strict=True)]
+        texts, spans, present = pad_events(kept, batch.latents.shape[2])
         embeds, mask = self._embed(texts, self._recipe.text_encoder.max_event_tokens)
-        present = torch.tensor([[number < len(events) for number in range(most)] for events in batch.events])
-        spans = torch.tensor([[span for span, _ in events] for events in padded], dtype=torch.float32)
-        device = embeds.device
-        return Events(embeds.unflatten(0, (len(padded), most)),
-                      mask.unflatten(0, (len(padded), most)) & present.unsqueeze(-1).to(device), spans.to(device))
+        groups, device = tuple(present.shape), embeds.device
+        return Events(embeds.unflatten(0, groups), mask.unflatten(0, groups) & present.unsqueeze(-1).to(device),
+                      spans.to(device))
 
     def _embed(self, texts: list[str], max_tokens: int) -> tuple[Tensor, Tensor]:
         device = self.text_encoder.device
