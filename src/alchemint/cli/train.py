@@ -35,27 +35,33 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="a recipe, e.g. configs/toy.yaml")],
     overrides: Annotated[list[str] | None, typer.Argument(help="recipe values to change: optimizer.lr=1e-4 …")] = None,
 ) -> None:
-    """Train by a recipe. The same command resumes from the newest checkpoint in the recipe's output folder."""
+    """Train by a recipe. The same command resumes from the newest checkpoint in the recipe's output folder.
+
+    Several processes: torchrun --nproc-per-node 2 -m alchemint train RECIPE
+    """
     from alchemint.cli.allocator import keep_memory
 
     keep_memory()
-    from alchemint.training import loop
+    from alchemint.training import loop, ranks
     from alchemint.training.recipe import VaeRecipe, fingerprint, load_recipe
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     values = load_recipe(recipe, overrides or [])
-    values.output.mkdir(parents=True, exist_ok=True)
-    (values.output / "recipe.yaml").write_text(yaml.safe_dump(values.model_dump(mode="json"), sort_keys=False))
     world = values.world.model_dump(exclude={"split"})
     source = ToyworldSource(split=values.world.split, **world)
     heldout = ToyworldSource(split="heldout", **world)
-    objective: loop.Objective
-    if isinstance(values, VaeRecipe):
-        from alchemint.training.vae import VaeObjective
+    with ranks.joined():
+        logging.basicConfig(level=logging.INFO if ranks.is_first() else logging.WARNING,
+                            format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+        if ranks.is_first():
+            values.output.mkdir(parents=True, exist_ok=True)
+            (values.output / "recipe.yaml").write_text(yaml.safe_dump(values.model_dump(mode="json"), sort_keys=False))
+        objective: loop.Objective
+        if isinstance(values, VaeRecipe):
+            from alchemint.training.vae import VaeObjective
 
-        objective = VaeObjective(values, source, heldout)
-    else:
-        from alchemint.training.transformer import TransformerObjective
+            objective = VaeObjective(values, source, heldout)
+        else:
+            from alchemint.training.transformer import TransformerObjective
 
-        objective = TransformerObjective(values, source, heldout)
-    loop.train(objective, values.output, values.seed, values.optimizer, values.run, fingerprint(values))
+            objective = TransformerObjective(values, source, heldout)
+        loop.train(objective, values.output, values.seed, values.optimizer, values.run, fingerprint(values))

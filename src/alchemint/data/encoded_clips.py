@@ -61,6 +61,8 @@ class PoolOptions:
     subject_shares: tuple[float, ...]
     event_share: float
     num_lanes: int
+    share: tuple[int, int] = (0, 1)
+    """Which part of each batch is wanted: its number, and how many parts there are (one for each process)."""
 
 
 class EncodedClips(Dataset[ClipBatch]):
@@ -93,9 +95,9 @@ class EncodedClips(Dataset[ClipBatch]):
         shares = np.asarray(self._options.subject_shares)
         num_subjects = int(random.choice(len(shares), p=shares / shares.sum()))
         with_events = random.random() < self._options.event_share
-        size = self._options.batch_size
-        return encode_clips([self._source(index, num_subjects) for index in range(number * size, (number + 1) * size)],
-                            self._encoder, with_events)
+        size, (part, num_parts) = self._options.batch_size, self._options.share
+        indices = range(number * size, (number + 1) * size)[part::num_parts]
+        return encode_clips([self._source(index, num_subjects) for index in indices], self._encoder, with_events)
 
 
 def encode_clips(clips: list[Clip], encoder: Encoder, with_events: bool) -> ClipBatch:

@@ -38,6 +38,8 @@ class WindowOptions:
     lengths: tuple[int, ...] = (5, 9)
     reference_share: float = 0.15
     """Share of the batches that show reference canvases, as one-frame videos, in place of windows."""
+    share: tuple[int, int] = (0, 1)
+    """Which part of the batch these frames are: its number, and how many parts there are (one for each process)."""
 
 
 class PixelWindows(Dataset[WindowBatch]):
@@ -93,5 +95,7 @@ class PixelWindows(Dataset[WindowBatch]):
         return np.stack(canvases[:self._options.frames_per_batch])[:, None]
 
     def _clip_numbers(self, number: int) -> range:
-        """Return the clips that batch `number` may use; no other batch uses them."""
-        return range(number * self._options.frames_per_batch, (number + 1) * self._options.frames_per_batch)
+        """Return the clips that this part of batch `number` may use; no other uses them."""
+        part, num_parts = self._options.share
+        first = (number * num_parts + part) * self._options.frames_per_batch
+        return range(first, first + self._options.frames_per_batch)

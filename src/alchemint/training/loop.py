@@ -1,4 +1,4 @@
-"""The training loop: one process, any objective.
+"""The training loop: one process or several (`ranks`), any objective.
 
 Nothing random is carried from step to step. Batch `step` comes from the dataset at index `step`, and the noise of a
 step from a generator seeded with (seed, step); so a resumed run continues bit for bit from weights, moments and the
@@ -20,7 +20,7 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from alchemint.training import checkpoint
+from alchemint.training import checkpoint, ranks
 from alchemint.training.optimizers import Optimizers
 from alchemint.training.precision import autocast, pick_device
 from alchemint.training.recipe import Optimizer, Run
@@ -100,15 +100,19 @@ def train(objective: Objective, output: Path, seed: int, optimizer_options: Opti
     loader = DataLoader(objective.batches(run.steps), batch_size=None, sampler=range(progress.step, run.steps),
                         num_workers=run.num_workers, multiprocessing_context="spawn" if run.num_workers else None,
                         prefetch_factor=4 if run.num_workers else None)
-    log = _Log(output / "log.jsonl", run)
+    log = _Log(output / "log.jsonl", run) if ranks.is_first() else None
+    rank, num_ranks = ranks.share()
     started = saved_at = time.monotonic()
     step, spent = progress.step, progress.seconds
-    with _Stop() as stop, log:
+    with _Stop() as stop, log or contextlib.nullcontext():
         for batch in loader:
-            generator = torch.Generator(device).manual_seed(seed * 1_000_003 + step)
+            generator = torch.Generator(device).manual_seed((seed * 1_000_003 + step) * num_ranks + rank)
             with autocast(device, run):
                 loss, details = objective.loss(batch.to(device, non_blocking=True), generator)
             loss.backward()
+            out_of_time = run.max_minutes is not None and (
+                progress.seconds + time.monotonic() - started >= 60 * run.max_minutes)
+            wished = ranks.average_gradients(parameters, stop.wished or out_of_time)
             norm = nn.utils.clip_grad_norm_(parameters, optimizer_options.max_grad_norm)
             if not torch.isfinite(norm):
                 raise FloatingPointError(f"step {step}: loss {loss.item():g}, gradient norm {norm.item():g}; "
@@ -118,23 +122,23 @@ def train(objective: Objective, output: Path, seed: int, optimizer_options: Opti
             ema.step(parameters)
             step += 1
             spent = progress.seconds + time.monotonic() - started
-            log.add(step, spent, {"loss": loss.detach(), "grad_norm": norm, **details},
-                    {"lr_factor": factor})
-
-            out_of_time = run.max_minutes is not None and spent >= 60 * run.max_minutes
-            if time.monotonic() - saved_at >= 60 * run.checkpoint_minutes:
+            if log is not None:
+                log.add(step, spent, {"loss": loss.detach(), "grad_norm": norm, **details}, {"lr_factor": factor})
+            if ranks.is_first() and time.monotonic() - saved_at >= 60 * run.checkpoint_minutes:
                 checkpoint.save(checkpoints, state, checkpoint.Progress(step, spent), fingerprint,
                                 run.keep_checkpoints)
                 saved_at = time.monotonic()
-            if step % run.sheet_every == 0:
+            if ranks.is_first() and step % run.sheet_every == 0:
                 with averaged(ema, parameters, objective.modules):
                     objective.write_sheet(output / "sheets" / f"step-{step:08d}.png")
-            if stop.wished or out_of_time:
+            if wished:
                 break
     final = checkpoint.Progress(step, spent)
-    checkpoint.save(checkpoints, state, final, fingerprint, run.keep_checkpoints)
-    with averaged(ema, parameters, objective.modules):
-        objective.export(output / "export")
+    if ranks.is_first():
+        checkpoint.save(checkpoints, state, final, fingerprint, run.keep_checkpoints)
+        with averaged(ema, parameters, objective.modules):
+            objective.export(output / "export")
+    ranks.wait()
     return final
 
 

@@ -1,15 +1,17 @@
 """On which device a run trains, and in which precision: bfloat16 matrix products, float32 weights and moments."""
 
+import os
+
 import torch
 
 from alchemint.training.recipe import Run
 
 
 def pick_device(run: Run) -> torch.device:
-    """Return the device a run trains on."""
-    if run.device != "auto":
-        return torch.device(run.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the device a run trains on; of several processes (`ranks`), each has a GPU of its own."""
+    if run.device == "cpu" or not (run.device == "cuda" or torch.cuda.is_available()):
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def uses_bfloat16(device: torch.device, run: Run) -> bool:

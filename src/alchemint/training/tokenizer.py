@@ -6,6 +6,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from alchemint.training import ranks
+
 _PAD, _END = "<pad>", "</s>"
 
 
@@ -25,6 +27,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 def load_or_train(folder: Path, texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Return the tokenizer in `folder`, trained on `texts` and saved there first if there is none."""
-    if not (folder / "tokenizer.json").is_file():
+    if ranks.is_first() and not (folder / "tokenizer.json").is_file():
         train_tokenizer(texts, vocab_size).save_pretrained(folder)
+    ranks.wait()
     return PreTrainedTokenizerFast.from_pretrained(folder)

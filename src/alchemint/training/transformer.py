@@ -25,7 +25,7 @@ from alchemint.model import text
 from alchemint.model.conditions import Events, References, pad_events
 from alchemint.model.latents import as_pixels, encode_video
 from alchemint.model.transformer import AlchemintTransformer3DModel
-from alchemint.training import precision, validation
+from alchemint.training import precision, ranks, validation
 from alchemint.training.recipe import Dropout, Optimizer, TransformerRecipe
 from alchemint.training.tokenizer import load_or_train
 
@@ -51,7 +51,7 @@ class LatentEncoder:
         """Return the normalised latents (batch, C, T, H, W) of videos (batch, 3, frames, height, width) uint8."""
         if self._vae is None:
             self._vae = AutoencoderKLWan.from_pretrained(self.folder).eval().to(self.device)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
             return encode_video(self._vae, as_pixels(videos.to(self.device))).cpu()
 
 
@@ -104,10 +104,11 @@ class TransformerObjective:
     def batches(self, num_steps: int) -> Dataset[ClipBatch]:
         """Return the dataset of encoded clips."""
         clips, run = self._recipe.clips, self._recipe.run
+        ranks.share_of(run.batch_size)
         options = PoolOptions(run.batch_size, clips.num_groups, clips.uses, clips.subject_shares, clips.event_share,
-                              num_lanes=clips.num_lanes)
+                              num_lanes=clips.num_lanes, share=ranks.share())
         device = precision.pick_device(run)
-        encoder = LatentEncoder(self._recipe.vae, device.type, precision.uses_bfloat16(device, run))
+        encoder = LatentEncoder(self._recipe.vae, str(device), precision.uses_bfloat16(device, run))
         return EncodedClips(self._source, encoder, options, self._recipe.seed, num_steps)
 
     def loss(self, batch: ClipBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:

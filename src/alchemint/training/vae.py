@@ -20,6 +20,7 @@ from alchemint import media
 from alchemint.data.clips import ClipSource
 from alchemint.data.windows import PixelWindows, WindowBatch, WindowOptions
 from alchemint.model.latents import as_pixels, as_uint8
+from alchemint.training import ranks
 from alchemint.training.recipe import Optimizer, VaeRecipe
 
 _SHEET_CLIPS = 6
@@ -53,7 +54,8 @@ class VaeObjective:
 
     def batches(self, num_steps: int) -> Dataset[Any]:
         """Return the dataset of pixel windows."""
-        options = WindowOptions(self._recipe.run.batch_size, self._recipe.window_lengths)
+        options = WindowOptions(ranks.share_of(self._recipe.run.batch_size), self._recipe.window_lengths,
+                                share=ranks.share())
         return PixelWindows(self._source, options, self._recipe.seed, num_steps)
 
     def loss(self, batch: WindowBatch, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
