@@ -24,7 +24,8 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("name", "kind"), [("toy-vae.yaml", VaeRecipe), ("toy.yaml", TransformerRecipe)])
+@pytest.mark.parametrize(("name", "kind"), [
+    ("toy-vae.yaml", VaeRecipe), ("toy-vae-motion.yaml", VaeRecipe), ("toy.yaml", TransformerRecipe)])
 def test_the_shipped_recipes_are_valid(name: str, kind: type) -> None:
     assert isinstance(load_recipe(CONFIGS / name), kind)
 

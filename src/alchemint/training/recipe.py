@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 
 class _Section(BaseModel):
@@ -73,9 +73,19 @@ class VaeRecipe(_Section):
     edge_weight: float = 1.0
     square_weight: float = Field(0.0, description="weight of the squared error, which speeds up the beginning")
     subject_weight: float = Field(0.0, description="extra weight of pixels that show a subject")
-    init_from: Path | None = Field(None, description="exported VAE to start from, in place of random weights")
+    trained: Literal["all", "decoder"] = Field(
+        "all", description="decoder: the encoder, and with it the latent space, stays as it is")
+    init_from: Path | None = Field(None, validate_default=True,
+                                   description="exported VAE to start from, in place of random weights")
     optimizer: Optimizer
     run: Run
+
+    @field_validator("init_from")
+    @classmethod
+    def _decoder_needs_an_encoder(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None and info.data.get("trained") == "decoder":
+            raise ValueError("trained: decoder needs the exported VAE whose encoder stays as it is")
+        return value
 
 
 class TextEncoder(_Section):

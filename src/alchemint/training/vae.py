@@ -38,18 +38,22 @@ class VaeObjective:
             self.vae = AutoencoderKLWan(**recipe.model)
             prepare_from_scratch(self.vae)
         self.modules: dict[str, nn.Module] = {"vae": self.vae}
+        self._frozen = [self.vae.encoder, self.vae.quant_conv] if recipe.trained == "decoder" else []
+        for module in self._frozen:
+            module.requires_grad_(False)
         self._recipe = recipe
         self._source = source
         self._heldout = heldout
 
     def parameter_groups(self, optimizer: Optimizer) -> list[dict[str, Any]]:
-        """Return one group: all is new here."""
-        return [{"params": list(self.vae.parameters()), "lr": optimizer.lr}]
+        """Return one group: all that is trained."""
+        return [{"params": [parameter for parameter in self.vae.parameters() if parameter.requires_grad],
+                 "lr": optimizer.lr}]
 
     def matrices(self) -> list[nn.Parameter]:
         """Return the weights of all convolutions but the first and the last of encoder and decoder."""
         return [parameter for name, parameter in self.vae.named_parameters()
-                if parameter.ndim >= 4 and not ("conv_in" in name or "conv_out" in name)
+                if parameter.requires_grad and parameter.ndim >= 4 and not ("conv_in" in name or "conv_out" in name)
                 and min(len(parameter), parameter[0].numel()) > 1]
 
     def batches(self, num_steps: int) -> Dataset[Any]:
@@ -61,7 +65,8 @@ class VaeObjective:
     def loss(self, batch: WindowBatch, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the loss of a batch of windows."""
         pixels = as_pixels(batch.pixels)
-        posterior = self.vae.encode(pixels).latent_dist
+        with torch.set_grad_enabled(not self._frozen):
+            posterior = self.vae.encode(pixels).latent_dist
         decoded = self.vae.decode(posterior.sample(generator)).sample.float()
         error = decoded - pixels
         weight = 1 + self._recipe.subject_weight * batch.subject_mask.float()
@@ -86,9 +91,13 @@ class VaeObjective:
         media.write_image(path, np.concatenate(rows).repeat(3, axis=0).repeat(3, axis=1))
 
     def export(self, folder: Path) -> None:
-        """Write the VAE with the mean and the deviation of its latents in its config."""
-        mean, std = self._latent_statistics()
-        self.vae.register_to_config(latents_mean=mean, latents_std=std)
+        """Write the VAE with the mean and the deviation of its latents in its config.
+
+        Those of a frozen encoder stay as they are: a transformer may have learned with them already.
+        """
+        if not self._frozen:
+            mean, std = self._latent_statistics()
+            self.vae.register_to_config(latents_mean=mean, latents_std=std)
         self.vae.save_pretrained(folder / "vae")
 
     @torch.no_grad()
@@ -127,14 +136,20 @@ def prepare_from_scratch(vae: AutoencoderKLWan) -> None:
 def as_single_frames(vae: AutoencoderKLWan) -> None:
     """Let a VAE's convolutions treat every frame by itself, as they treat a video of one frame.
 
-    A latent then holds the last of its frames. (The shortcuts of the residual kind still average over time.)
+    A latent then holds one of its four frames, the third: the nearest to their middle that the first stage's taps
+    reach. (The shortcuts of the residual kind still average over time.)
     """
     for module in vae.modules():
         if isinstance(module, WanCausalConv3d):
             module.weight[:, :, :-1] = 0
+    tap = -2
+    for module in vae.modules():
         if isinstance(module, WanResample) and hasattr(module, "time_conv"):
-            # Downwards every second frame stays; upwards every frame is doubled.
+            # Downwards every second frame stays, in the first stage the earlier one; upwards every frame is doubled.
             channels = module.time_conv.in_channels
             copies = module.time_conv.out_channels // channels
-            module.time_conv.weight[:, :, -1, 0, 0] = torch.eye(channels).repeat(copies, 1)
+            kept = tap if module.mode == "downsample3d" else -1
+            module.time_conv.weight.zero_()
+            module.time_conv.weight[:, :, kept, 0, 0] = torch.eye(channels).repeat(copies, 1)
             module.time_conv.bias.zero_()
+            tap = -1
