@@ -25,7 +25,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("name", "kind"), [
-    ("toy-vae.yaml", VaeRecipe), ("toy-vae-motion.yaml", VaeRecipe), ("toy.yaml", TransformerRecipe)])
+    ("toy-vae.yaml", VaeRecipe), ("toy.yaml", TransformerRecipe),
+    ("toy-96-vae.yaml", VaeRecipe), ("toy-96-vae-motion.yaml", VaeRecipe), ("toy-96.yaml", TransformerRecipe)])
 def test_the_shipped_recipes_are_valid(name: str, kind: type) -> None:
     assert isinstance(load_recipe(CONFIGS / name), kind)
 
