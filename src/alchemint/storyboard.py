@@ -220,7 +220,7 @@ def load_storyboard(path: str | Path, defaults: Defaults | None = None) -> Story
         assert error.sound_part is not None
         faults += error.faults
         storyboard = error.sound_part
-    storyboard = _located(storyboard, path.parent)
+    storyboard = located(storyboard, path.parent)
     faults += image_faults(storyboard)
     if defaults is not None:
         faults += model_faults(storyboard, defaults)
@@ -229,7 +229,7 @@ def load_storyboard(path: str | Path, defaults: Defaults | None = None) -> Story
     return storyboard if defaults is None else storyboard.resolve(defaults)
 
 
-def _located(storyboard: Storyboard, folder: Path) -> Storyboard:
+def located(storyboard: Storyboard, folder: Path) -> Storyboard:
     """Return the storyboard with its image paths taken relative to `folder`."""
     subjects = [
         subject.model_copy(update={

@@ -1,0 +1,60 @@
+"""What perception is asked for and what it answers. Any finder works with any follower.
+
+Shapes: a video is (frames, height, width, 3) uint8 RGB; boxes are (x0, y0, x1, y1) in pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sought:
+    """Somebody or something to be looked for: the word that names it, and what it looks like, as far as known.
+
+    references: pictures (height, width, 3) or, cut out, (height, width, 4), uint8. Not every finder looks at them.
+    """
+
+    word: str
+    references: tuple[np.ndarray, ...] = ()
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where something was found: on which frame, its corners in pixels, and how sure the finder is, 0..1."""
+
+    frame: int
+    corners: tuple[float, float, float, float]
+    score: float
+
+
+class Finder(Protocol):
+    """Finds a subject on single frames."""
+
+    def find(self, frames: np.ndarray, sought: Sought) -> list[Box]:
+        """Return all candidates on `frames` (frames, height, width, 3); `Box.frame` counts within `frames`."""
+
+
+class Follower(Protocol):
+    """Follows subjects through a video, both ways from where they were found."""
+
+    def follow(self, video: np.ndarray, anchors: Sequence[Box]) -> np.ndarray:
+        """Return masks (subjects, frames, height, width) bool, a row for each anchor in its order."""
+
+
+def frames_to_search(num_frames: int, at_most: int) -> list[int]:
+    """Return up to `at_most` frames, spread evenly over the video, the middle of each part; all of a short one."""
+    count = min(num_frames, at_most)
+    return [int((2 * part + 1) * num_frames / (2 * count)) for part in range(count)]
+
+
+def crop(frame: np.ndarray, corners: tuple[float, float, float, float]) -> np.ndarray:
+    """Return the part of a frame (height, width, 3) within a box, cut to the frame; at least one pixel."""
+    height, width = frame.shape[:2]
+    left, top = (int(np.clip(np.floor(value), 0, size - 1)) for value, size in zip(corners[:2], (width, height),
+                                                                                 strict=True))
+    right = int(np.clip(np.ceil(corners[2]), left + 1, width))
+    bottom = int(np.clip(np.ceil(corners[3]), top + 1, height))
+    return frame[top:bottom, left:right]
