@@ -1,6 +1,7 @@
 """The training loop: that a resumed run is the unbroken one, to the last bit; stops, averages and the log."""
 
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -25,7 +26,7 @@ NewObjective = Callable[[Recipe], loop.Objective]
 
 @dataclass
 class Stopped:
-    """An objective that gets this process a SIGTERM while it computes its loss for the `call`-th time."""
+    """An objective that gets this process and its workers a SIGTERM in the `call`-th computation of its loss."""
 
     objective: Any
     call: int
@@ -36,6 +37,9 @@ class Stopped:
     def loss(self, batch: Any, generator: torch.Generator) -> Any:
         self.call -= 1
         if self.call == 0:
+            # Ctrl-C and torchrun tell the whole process group, data workers first.
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid or 0, signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
         return self.objective.loss(batch, generator)
 
@@ -132,6 +136,14 @@ def test_a_worker_process_makes_the_same_batches(vae_recipe: Callable[..., VaeRe
         train(VaeObjective(recipe, source, source), recipe)
         trained.append(trained_tensors(recipe.output))
     assert all(torch.equal(tensor, trained[1][name]) for name, tensor in trained[0].items())
+
+
+def test_a_stop_that_reaches_the_workers_too_is_a_clean_stop(vae_recipe: Callable[..., VaeRecipe]) -> None:
+    recipe = vae_recipe(run={"num_workers": 1})
+    source = ToyworldSource(split="train", **recipe.world.model_dump(exclude={"split"}))
+    assert train(Stopped(VaeObjective(recipe, source, source), call=2), recipe).step == 2
+    assert checkpoint.latest(recipe.output / "checkpoints") is not None
+    assert train(VaeObjective(recipe, source, source), recipe).step == 6
 
 
 def test_another_seed_trains_other_weights(vae_recipe: Callable[..., Recipe], new_objective: NewObjective) -> None:

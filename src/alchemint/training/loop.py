@@ -74,6 +74,12 @@ class _Stop:
         signal.signal(number, self._previous[number])
 
 
+def _leave_signals_to_the_loop(worker: int) -> None:
+    """Let a data worker live on when its whole process group is told to stop: Ctrl-C and torchrun do that."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def train(objective: Objective, output: Path, seed: int, optimizer_options: Optimizer, run: Run,
           fingerprint: str) -> checkpoint.Progress:
     """Train until `run.steps`, `run.max_minutes` or a stop signal, resuming from the newest checkpoint in `output`.
@@ -99,6 +105,7 @@ def train(objective: Objective, output: Path, seed: int, optimizer_options: Opti
 
     loader = DataLoader(objective.batches(run.steps), batch_size=None, sampler=range(progress.step, run.steps),
                         num_workers=run.num_workers, multiprocessing_context="spawn" if run.num_workers else None,
+                        worker_init_fn=_leave_signals_to_the_loop,
                         prefetch_factor=4 if run.num_workers else None)
     log = _Log(output / "log.jsonl", run) if ranks.is_first() else None
     rank, num_ranks = ranks.share()
