@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class Stopped:
             # Ctrl-C and torchrun tell the whole process group, data workers first.
             for worker in multiprocessing.active_children():
                 os.kill(worker.pid or 0, signal.SIGTERM)
+                time.sleep(0.5)
             os.kill(os.getpid(), signal.SIGTERM)
         return self.objective.loss(batch, generator)
 
