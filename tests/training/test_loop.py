@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,9 +39,9 @@ class Stopped:
     def loss(self, batch: Any, generator: torch.Generator) -> Any:
         self.call -= 1
         if self.call == 0:
-            # Ctrl-C and torchrun tell the whole process group, data workers first.
+            # Ctrl-C and torchrun tell the whole process group. (From its parent a worker would take it for a farewell.)
             for worker in multiprocessing.active_children():
-                os.kill(worker.pid or 0, signal.SIGTERM)
+                subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
                 time.sleep(0.5)
             os.kill(os.getpid(), signal.SIGTERM)
         return self.objective.loss(batch, generator)
