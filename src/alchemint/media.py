@@ -81,23 +81,23 @@ def _upright(image: Image.Image, label: str) -> Image.Image:
     return image.convert("RGB") if (alpha == 255).all() else image
 
 
-def reference_canvas(image: Image.Image, width: int, height: int) -> np.ndarray:
+def reference_canvas(image: Image.Image, width: int, height: int, share: float = CANVAS_SHARE) -> np.ndarray:
     """Lay a reference image on the neutral canvas, (height, width, 3) uint8.
 
-    With alpha: what is not transparent is scaled to fill 80 % of the canvas in one direction and at most that in the
+    With alpha: what is not transparent is scaled to fill `share` of the canvas in one direction and at most that in the
     other, and centred. Without alpha the whole image is fitted into the canvas, centred. The aspect ratio is kept.
     """
     canvas = np.full((height, width, 3), NEUTRAL, np.uint8)
-    share, box = 1.0, (0, 0, *image.size)
+    box = (0, 0, *image.size)
     if image.mode == "RGBA":
         visible = image.getchannel("A").getbbox()
         if visible is None:
             return canvas
-        share, box = CANVAS_SHARE, visible
+        box = visible
         # Premultiplied, so that the hidden colour of transparent pixels cannot bleed into the edges.
         image = image.crop(box).convert("RGBa")
     else:
-        image = image.convert("RGB")
+        image, share = image.convert("RGB"), 1.0
     box_width, box_height = box[2] - box[0], box[3] - box[1]
     scale = share * min(width / box_width, height / box_height)
     size = max(1, round(box_width * scale)), max(1, round(box_height * scale))

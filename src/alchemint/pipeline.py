@@ -66,7 +66,8 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     """Makes videos from storyboards.
 
     width, height, num_frames and fps are what the model makes when a storyboard does not say; max_prompt_tokens and
-    max_event_tokens are the lengths to which texts are cut and padded.
+    max_event_tokens are the lengths to which texts are cut and padded, canvas_share how much of its canvas a cut-out
+    reference fills, as in training.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -85,12 +86,14 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         fps: float = 16.0,
         max_prompt_tokens: int = 512,
         max_event_tokens: int = 128,
+        canvas_share: float = media.CANVAS_SHARE,
     ) -> None:
         super().__init__()
         self.register_modules(tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer,
                               scheduler=scheduler)
         self.register_to_config(width=width, height=height, num_frames=num_frames, fps=fps,
-                                max_prompt_tokens=max_prompt_tokens, max_event_tokens=max_event_tokens)
+                                max_prompt_tokens=max_prompt_tokens, max_event_tokens=max_event_tokens,
+                                canvas_share=canvas_share)
         self._interrupt = False
         self._num_timesteps = 0
         self._guidance = Guidance()
@@ -235,7 +238,8 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         latents, spans, indices, words = [], [], [], []
         for board in boards:
             for index, subject in enumerate(board.subjects):
-                canvases = [media.reference_canvas(media.open_image(image), first.width, first.height)
+                canvases = [media.reference_canvas(media.open_image(image), first.width, first.height,
+                                                   self.config.canvas_share)
                             for image in subject.images]
                 pixels = as_pixels(torch.from_numpy(np.stack(canvases)).permute(0, 3, 1, 2))
                 for view in encode_images(self.vae, pixels.to(self._execution_device)):

@@ -61,6 +61,7 @@ class PoolOptions:
     subject_shares: tuple[float, ...]
     event_share: float
     num_lanes: int
+    canvas_share: float = media.CANVAS_SHARE
     share: tuple[int, int] = (0, 1)
     """Which part of each batch is wanted: its number, and how many parts there are (one for each process)."""
 
@@ -97,15 +98,17 @@ class EncodedClips(Dataset[ClipBatch]):
         with_events = random.random() < self._options.event_share
         size, (part, num_parts) = self._options.batch_size, self._options.share
         indices = range(number * size, (number + 1) * size)[part::num_parts]
-        return encode_clips([self._source(index, num_subjects) for index in indices], self._encoder, with_events)
+        return encode_clips([self._source(index, num_subjects) for index in indices], self._encoder, with_events,
+                            self._options.canvas_share)
 
 
-def encode_clips(clips: list[Clip], encoder: Encoder, with_events: bool) -> ClipBatch:
+def encode_clips(clips: list[Clip], encoder: Encoder, with_events: bool,
+                 canvas_share: float = media.CANVAS_SHARE) -> ClipBatch:
     """Encode clips with equal numbers of subjects, each subject by its first reference."""
     latents = encoder(_videos(np.stack([clip.frames for clip in clips])))
     _, height, width, _ = clips[0].frames.shape
     num_subjects = len(clips[0].subjects)
-    canvases = np.array([media.reference_canvas(Image.fromarray(subject.references[0]), width, height)
+    canvases = np.array([media.reference_canvas(Image.fromarray(subject.references[0]), width, height, canvas_share)
                          for clip in clips for subject in clip.subjects])
     if num_subjects:
         references = encoder(_videos(canvases[:, None])).squeeze(2).unflatten(0, (len(clips), num_subjects))

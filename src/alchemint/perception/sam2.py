@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from transformers import Sam2VideoInferenceSession, Sam2VideoModel
 
-from alchemint.perception.sightings import Box
+from alchemint.perception.sightings import Box, Sought
 
 _MEMORY_FRAMES = 16
 """Outputs further than this from the frame at work and from all anchors are never read again by the model."""
@@ -32,10 +32,10 @@ class Sam2Follower:
     model: Sam2VideoModel
 
     @torch.inference_mode()
-    def follow(self, video: np.ndarray, anchors: Sequence[Box]) -> np.ndarray:
+    def follow(self, video: np.ndarray, anchors: Sequence[Box], sought: Sequence[Sought] = ()) -> np.ndarray:
         """Return masks (subjects, frames, height, width) bool of video (frames, height, width, 3) uint8.
 
-        A subject that the model holds to be out of sight on a frame has an empty mask there.
+        `sought` is not looked at. A subject that the model holds to be out of sight on a frame has an empty mask there.
         """
         num_frames, height, width, _ = video.shape
         masks = np.zeros((len(anchors), num_frames, height, width), bool)

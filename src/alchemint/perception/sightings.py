@@ -40,8 +40,11 @@ class Finder(Protocol):
 class Follower(Protocol):
     """Follows subjects through a video, both ways from where they were found."""
 
-    def follow(self, video: np.ndarray, anchors: Sequence[Box]) -> np.ndarray:
-        """Return masks (subjects, frames, height, width) bool, a row for each anchor in its order."""
+    def follow(self, video: np.ndarray, anchors: Sequence[Box], sought: Sequence[Sought]) -> np.ndarray:
+        """Return masks (subjects, frames, height, width) bool, a row for each anchor, in their order.
+
+        `sought` is what each anchor was found for; not every follower looks at it.
+        """
 
 
 def frames_to_search(num_frames: int, at_most: int) -> list[int]:

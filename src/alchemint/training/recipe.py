@@ -135,6 +135,8 @@ class TransformerRecipe(_Section):
                                                      "to start from, in place of random weights")
     subject_weight: float = Field(1.0, description="extra loss weight of latents that show a subject")
     attention_backend: str | None = Field(None, description="one of diffusers' attention backends; theirs when absent")
+    canvas_share: float = Field(0.8, gt=0, le=1, description="how much of its canvas a cut-out reference fills; best "
+                                                             "about the size that subjects have in videos")
     flow_shift: float = Field(1.0, gt=0, description="shift of the training timesteps; 1: uniform")
     optimizer: Optimizer
     run: Run

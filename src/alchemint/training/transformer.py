@@ -106,7 +106,8 @@ class TransformerObjective:
         clips, run = self._recipe.clips, self._recipe.run
         ranks.share_of(run.batch_size)
         options = PoolOptions(run.batch_size, clips.num_groups, clips.uses, clips.subject_shares, clips.event_share,
-                              num_lanes=clips.num_lanes, share=ranks.share())
+                              num_lanes=clips.num_lanes, canvas_share=self._recipe.canvas_share,
+                              share=ranks.share())
         device = precision.pick_device(run)
         encoder = LatentEncoder(self._recipe.vae, str(device), precision.uses_bfloat16(device, run))
         return EncodedClips(self._source, encoder, options, self._recipe.seed, num_steps)
@@ -184,7 +185,7 @@ class TransformerObjective:
             tokenizer=self.tokenizer, text_encoder=self.text_encoder, vae=vae, transformer=self.transformer,
             scheduler=FlowMatchEulerDiscreteScheduler(shift=5.66), width=world.width, height=world.height,
             num_frames=world.num_frames, fps=world.fps, max_prompt_tokens=options.max_prompt_tokens,
-            max_event_tokens=options.max_event_tokens)
+            max_event_tokens=options.max_event_tokens, canvas_share=self._recipe.canvas_share)
 
 
 def draw_kept(batch_size: int, dropout: Dropout, generator: torch.Generator) -> tuple[Tensor, Tensor]:

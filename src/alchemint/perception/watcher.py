@@ -1,4 +1,7 @@
-"""The paper's perception: Grounding DINO on several frames, CLIP picks the box, SAM 2 follows it both ways."""
+"""Looking for subjects in a video: find them on a few frames, pick the likeliest place, follow it both ways.
+
+With Grounding DINO, CLIP and SAM 2 (`load_grounded_sam2`) this is the paper's perception (AlcheMinT, arXiv 2512.10943).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +29,15 @@ class Sightings:
 
 
 @dataclass(frozen=True)
-class GroundedSam2:
-    """Finds words on a few frames, picks the likeliest box, and follows it through the video."""
+class Watcher:
+    """Finds the sought on a few frames, picks the likeliest box, and follows it through the video.
+
+    The likeliest box is the one whose content is most like the word by `comparer`; without one, the finder's surest.
+    """
 
     finder: Finder
-    comparer: ClipComparer
     follower: Follower
+    comparer: ClipComparer | None = None
     num_search_frames: int = 8
 
     def look(self, video: np.ndarray, sought: Sequence[Sought]) -> Sightings:
@@ -41,21 +47,23 @@ class GroundedSam2:
         for one in sought:
             boxes = [replace(box, frame=searched[box.frame]) for box in self.finder.find(video[searched], one)]
             anchors.append(self._likeliest(video, boxes, one.word))
-        found = [anchor for anchor in anchors if anchor is not None]
+        found = [(anchor, one) for anchor, one in zip(anchors, sought, strict=True) if anchor is not None]
         masks = np.zeros((len(anchors), *video.shape[:3]), bool)
-        masks[[anchor is not None for anchor in anchors]] = self.follower.follow(video, found)
+        masks[[anchor is not None for anchor in anchors]] = self.follower.follow(
+            video, [anchor for anchor, _ in found], [one for _, one in found])
         return Sightings(masks, tuple(anchors))
 
     def _likeliest(self, video: np.ndarray, boxes: list[Box], word: str) -> Box | None:
-        """Return the box whose content is most like the word, by CLIP."""
         if not boxes:
             return None
+        if self.comparer is None:
+            return max(boxes, key=lambda box: box.score)
         pictures = self.comparer.embed_pictures([crop(video[box.frame], box.corners) for box in boxes])
         return boxes[int(np.argmax(pictures @ self.comparer.embed_words([word])[0]))]
 
 
-def load(detector: str | Path = DETECTOR, comparer: str | Path = COMPARER, tracker: str | Path = TRACKER,
-         device: str = "cpu") -> GroundedSam2:
+def load_grounded_sam2(detector: str | Path = DETECTOR, comparer: str | Path = COMPARER, tracker: str | Path = TRACKER,
+                       device: str = "cpu") -> Watcher:
     """Load the three models from folders or the Hugging Face hub.
 
     Raises OSError with transformers' own advice when one can't be had.
@@ -76,4 +84,5 @@ def load(detector: str | Path = DETECTOR, comparer: str | Path = COMPARER, track
         AutoTokenizer.from_pretrained(detector), GroundingDinoImageProcessorPil.from_pretrained(detector))
     clip = ClipComparer(CLIPModel.from_pretrained(comparer).to(device).eval(),
                         AutoTokenizer.from_pretrained(comparer), CLIPImageProcessorPil.from_pretrained(comparer))
-    return GroundedSam2(finder, clip, Sam2Follower(Sam2VideoModel.from_pretrained(tracker).to(device).eval()))
+    follower = Sam2Follower(Sam2VideoModel.from_pretrained(tracker).to(device).eval())
+    return Watcher(finder, follower, clip)

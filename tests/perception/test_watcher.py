@@ -11,10 +11,10 @@ import torch.nn.functional as F
 
 from alchemint.perception import sam2
 from alchemint.perception.clip import ClipComparer
-from alchemint.perception.grounded_sam2 import GroundedSam2, load
 from alchemint.perception.grounding_dino import GroundingDinoFinder
 from alchemint.perception.sam2 import Sam2Follower
 from alchemint.perception.sightings import Box, Sought, crop, frames_to_search
+from alchemint.perception.watcher import Watcher, load_grounded_sam2
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_nothing_to_follow_is_no_mask(sam_model: Any, video: np.ndarray) -> None
 def test_the_likeliest_box_of_all_frames_is_followed(
     finder: GroundingDinoFinder, comparer: ClipComparer, sam_model: Any, video: np.ndarray
 ) -> None:
-    perception = GroundedSam2(finder, comparer, Sam2Follower(sam_model), num_search_frames=4)
+    perception = Watcher(finder, Sam2Follower(sam_model), comparer, num_search_frames=4)
     sought = [Sought("fox"), Sought("red balloon")]
     sightings = perception.look(video, sought)
     assert sightings.masks.shape == (2, *video.shape[:3])
@@ -150,7 +150,7 @@ def test_what_is_never_found_has_no_mask(
     finder: GroundingDinoFinder, comparer: ClipComparer, sam_model: Any, video: np.ndarray
 ) -> None:
     strict = GroundingDinoFinder(finder.model, finder.tokenizer, finder.processor, box_threshold=1.0)
-    sightings = GroundedSam2(strict, comparer, Sam2Follower(sam_model)).look(video, [Sought("fox")])
+    sightings = Watcher(strict, Sam2Follower(sam_model), comparer).look(video, [Sought("fox")])
     assert sightings.anchors == (None,)
     assert not sightings.masks.any()
 
@@ -159,8 +159,8 @@ def test_folders_of_the_real_layout_are_loaded(
     saved_models: Callable[..., Path], dino_model: Any, dino_processor: Any, clip_model: Any, clip_processor: Any,
     sam_model: Any, finder: GroundingDinoFinder, video: np.ndarray
 ) -> None:
-    perception = load(saved_models("dino", dino_model, dino_processor),
-                      saved_models("clip", clip_model, clip_processor), saved_models("sam", sam_model))
+    perception = load_grounded_sam2(saved_models("dino", dino_model, dino_processor),
+                                    saved_models("clip", clip_model, clip_processor), saved_models("sam", sam_model))
     assert isinstance(perception.finder, GroundingDinoFinder)
     assert perception.finder.box_threshold == 0.25
     loose = GroundingDinoFinder(perception.finder.model, perception.finder.tokenizer, perception.finder.processor, 0.0)
