@@ -108,6 +108,32 @@ def test_a_batch_holds_what_its_clips_show(source: Source, encoder: Encoder, vae
         assert starts == sorted(starts)
 
 
+def test_references_may_be_cut_out_of_the_clips_own_frames(
+    source: Source, encoder: Encoder, vae: AutoencoderKLWan
+) -> None:
+    clips = [source(index, 2) for index in (3, 4)]
+    batch = encode_clips(clips, encoder, with_events=False, canvas_share=0.5, from_own_frames=True)
+    for row, clip in enumerate(clips):
+        for number in range(2):
+            frame = max(range(len(clip.frames)), key=lambda frame: clip.masks[number, frame].sum())
+            mask = clip.masks[number, frame]
+            picture = np.zeros((32, 32, 4), np.uint8)
+            picture[mask] = [(*clip.frames[frame][place], 255) for place in zip(*np.nonzero(mask), strict=True)]
+            canvas = media.reference_canvas(Image.fromarray(picture), 32, 32, share=0.5)
+            assert (canvas != media.NEUTRAL).any(-1).any(0).sum() <= 17
+            still = torch.from_numpy(np.asarray(canvas)).permute(2, 0, 1)[None, :, None]
+            assert torch.allclose(batch.reference_latents[row, number], encoder(still)[0, :, 0], atol=1e-4)
+
+
+def test_own_frames_serve_their_share_of_the_groups(source: Source, encoder: Encoder) -> None:
+    apart, own = (EncodedClips(source, encoder, replace(OPTIONS, own_frame_share=share), seed=0, num_steps=NUM_STEPS)
+                  for share in (0.0, 1.0))
+    for step in range(4):
+        assert torch.equal(apart[step].latents, own[step].latents)
+        if apart[step].reference_latents.numel():
+            assert not torch.equal(apart[step].reference_latents, own[step].reference_latents)
+
+
 def test_spans_reach_from_the_first_to_the_last_frame_that_shows_the_subject(source: Source, encoder: Encoder) -> None:
     """Told from the masks: a frame shows a subject when more than 1 in 500 of its pixels do."""
     clips = [source(index, 2) for index in range(6)]

@@ -62,6 +62,7 @@ class PoolOptions:
     event_share: float
     num_lanes: int
     canvas_share: float = media.CANVAS_SHARE
+    own_frame_share: float = 0.0
     share: tuple[int, int] = (0, 1)
     """Which part of each batch is wanted: its number, and how many parts there are (one for each process)."""
 
@@ -96,20 +97,26 @@ class EncodedClips(Dataset[ClipBatch]):
         shares = np.asarray(self._options.subject_shares)
         num_subjects = int(random.choice(len(shares), p=shares / shares.sum()))
         with_events = random.random() < self._options.event_share
+        from_own_frames = random.random() < self._options.own_frame_share
         size, (part, num_parts) = self._options.batch_size, self._options.share
         indices = range(number * size, (number + 1) * size)[part::num_parts]
         return encode_clips([self._source(index, num_subjects) for index in indices], self._encoder, with_events,
-                            self._options.canvas_share)
+                            self._options.canvas_share, from_own_frames)
 
 
 def encode_clips(clips: list[Clip], encoder: Encoder, with_events: bool,
-                 canvas_share: float = media.CANVAS_SHARE) -> ClipBatch:
-    """Encode clips with equal numbers of subjects, each subject by its first reference."""
+                 canvas_share: float = media.CANVAS_SHARE, from_own_frames: bool = False) -> ClipBatch:
+    """Encode clips with equal numbers of subjects, each subject by its first reference.
+
+    `from_own_frames`: each by a cut-out of the clip's own frames in place of it.
+    """
     latents = encoder(_videos(np.stack([clip.frames for clip in clips])))
     _, height, width, _ = clips[0].frames.shape
     num_subjects = len(clips[0].subjects)
-    canvases = np.array([media.reference_canvas(Image.fromarray(subject.references[0]), width, height, canvas_share)
-                         for clip in clips for subject in clip.subjects])
+    canvases = np.array([
+        media.reference_canvas(Image.fromarray(cut_out(clip, number) if from_own_frames else subject.references[0]),
+                               width, height, canvas_share)
+        for clip in clips for number, subject in enumerate(clip.subjects)])
     if num_subjects:
         references = encoder(_videos(canvases[:, None])).squeeze(2).unflatten(0, (len(clips), num_subjects))
     else:
@@ -126,6 +133,13 @@ def encode_clips(clips: list[Clip], encoder: Encoder, with_events: bool,
         events=[[(timeline.latent_span_of(event.during, clip.fps, len(clip.frames)), event.text)
                  for event in clip.events] for clip in clips] if with_events else None,
     )
+
+
+def cut_out(clip: Clip, number: int) -> np.ndarray:
+    """Return a subject as the clip's frames show it where most of it is seen, uint8 RGBA (height, width, 4)."""
+    masks = clip.masks[number]
+    frame = int(masks.sum((1, 2)).argmax())
+    return np.concatenate([clip.frames[frame], np.uint8(255) * masks[frame, :, :, None]], axis=-1)
 
 
 def subject_share(clip: Clip, latent_shape: torch.Size) -> Tensor:

@@ -116,6 +116,8 @@ class EncodedClips(_Section):
     uses: int = Field(4, ge=1, description="steps that a group serves, in the mean")
     num_lanes: int = Field(1, ge=1, description="pools; one for each worker process")
     subject_shares: tuple[float, ...] = Field((0.04, 0.42, 0.42, 0.08, 0.04), description="share by subjects a clip")
+    own_frame_share: float = Field(0.0, ge=0, le=1, description="share of the groups whose references are cut out of "
+                                   "the clips' own frames: easier to copy, a first lesson for a model from scratch")
     event_share: float = Field(0.3, ge=0, le=1, description="share of the groups that keep their timed captions")
 
 

@@ -107,6 +107,7 @@ class TransformerObjective:
         ranks.share_of(run.batch_size)
         options = PoolOptions(run.batch_size, clips.num_groups, clips.uses, clips.subject_shares, clips.event_share,
                               num_lanes=clips.num_lanes, canvas_share=self._recipe.canvas_share,
+                              own_frame_share=clips.own_frame_share,
                               share=ranks.share())
         device = precision.pick_device(run)
         encoder = LatentEncoder(self._recipe.vae, str(device), precision.uses_bfloat16(device, run))
