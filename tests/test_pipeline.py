@@ -20,6 +20,7 @@ from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
+from alchemint import media
 from alchemint.diffusion.flow import sampling_sigmas
 from alchemint.diffusion.guidance import Guidance
 from alchemint.model_folder import read_defaults
@@ -314,6 +315,29 @@ def test_it_comes_back_from_disk(pipeline: AlchemintPipeline, tmp_path: Path) ->
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
     for name in ("events", "two subjects"):
         assert torch.allclose(latents_of(loaded, BOARDS[name]), latents_of(pipeline, BOARDS[name]), atol=1e-4)
+
+
+def test_references_fill_the_share_of_their_canvas_that_the_model_was_trained_with(
+    new_pipeline: NewPipeline, tmp_path: Path
+) -> None:
+    board = new_board(subject(0)).resolve(new_pipeline().defaults)
+    latents = []
+    for share in (0.8, 0.5):
+        pipeline = new_pipeline()
+        pipeline.register_to_config(canvas_share=share)
+        pipeline.save_pretrained(tmp_path / str(share))
+        loaded = AlchemintPipeline.from_pretrained(tmp_path / str(share))
+        assert loaded.config.canvas_share == share
+        references = loaded._references([board])
+        assert references is not None
+        latents.append(references.latents[0, 0])
+        canvas = media.reference_canvas(picture(0), 32, 32, share)
+        pixels = torch.from_numpy(canvas).permute(2, 0, 1)[None, :, None] / 127.5 - 1
+        expected = loaded.vae.encode(pixels).latent_dist.mode()[0, :, 0]
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (
+            loaded.vae.config.latents_mean, loaded.vae.config.latents_std))
+        torch.testing.assert_close(latents[-1], (expected - mean) / std, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(*latents, atol=1e-2)
 
 
 def test_half_precision_is_near_full_precision(pipeline: AlchemintPipeline, tmp_path: Path) -> None:
