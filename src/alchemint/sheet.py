@@ -209,7 +209,7 @@ def _draw_bars(page: Image.Image, middle: int, bar: Bar, axis: Axis, colour: str
     for number, interval in enumerate(bar.intervals):
         start, end = axis.x(interval[0]), axis.x(interval[1])
         rounded(page, (start, middle - BAR_HEIGHT // 2, max(end, start + 4), middle + BAR_HEIGHT // 2), 6, colour)
-        text = bar.captions[number] if bar.captions else f"{interval[0]:g} to {interval[1]:g} s"
+        text = bar.captions[number] if bar.captions else f"{round(interval[0], 2):g} to {round(interval[1], 2):g} s"
         fitting = cut(text, SMALL_SIZE, end - start - 14)
         if fitting == text or (bar.captions and len(fitting) > 3):
             text_at(page, ((start + end) / 2, middle), fitting, SMALL_SIZE, "white", "mm")
