@@ -106,8 +106,8 @@ def _made(pipeline: DiffusionPipeline, board: Storyboard, form: Format, **condit
     num_frames = board.num_frames or 81
     if board.duration is not None:
         # The nearest count that the VAE can hold; intervals are in seconds and stay as they are.
-        num_frames = min(timeline.nearest_num_frames(board.duration * fps + 1),
-                         key=lambda count: abs(count - board.duration * fps - 1))
+        exact = board.duration * fps + 1
+        num_frames = min(timeline.nearest_num_frames(exact), key=lambda count: abs(count - exact))
     frames = pipeline(
         prompt=timed_prompt(board), negative_prompt=board.negative_prompt, width=board.width or form.width,
         height=board.height or form.height, num_frames=num_frames, num_inference_steps=form.num_inference_steps,
