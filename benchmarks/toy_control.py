@@ -29,6 +29,7 @@ from alchemint import media, sheet, timeline
 from alchemint.cli.train import ToyworldSource
 from alchemint.diffusion.guidance import Guidance
 from alchemint.pipeline import AlchemintPipeline
+from alchemint.s2vtime.metrics import t_iou
 from alchemint.toyworld import Clip
 from alchemint.training.validation import storyboard_of
 
@@ -108,14 +109,6 @@ def _frames_of(clip: Clip, number: int) -> timeline.Frames:
     frames = timeline.frames_in(clip.subjects[number].interval, clip.fps, len(clip.frames))
     assert frames is not None
     return frames
-
-
-def t_iou(asked: timeline.Frames, seen: timeline.Frames | None) -> float:
-    """Return the intersection over union of two runs of frames, 0 when nothing was seen."""
-    if seen is None:
-        return 0.0
-    both = max(0, min(asked[1], seen[1]) - max(asked[0], seen[0]) + 1)
-    return both / (asked[1] - asked[0] + seen[1] - seen[0] + 2 - both)
 
 
 def _means(asked: list[timeline.Frames], sightings: list[Sighting], retrieved: list[bool]) -> Scores:

@@ -7,7 +7,7 @@ Phantom, SkyReels-A2 and MAGREF have repositories of their own: run those with `
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,6 @@ from alchemint.storyboard import Storyboard
 WHITE = (255, 255, 255)
 """What VACE's authors lay cut-out references on."""
 
-_WAN_TAKES = Abilities(references=False, intervals=False, events=False)
-_VACE_TAKES = Abilities(views_per_subject=1, intervals=False, events=False)
-
 
 @dataclass(frozen=True)
 class Format:
@@ -40,37 +37,35 @@ class Format:
 
 
 @dataclass
-class WanText:
-    """Wan text-to-video with the times told in words."""
+class _Peer:
+    """What peers share: a pipeline, where its weights came from, and the sizes it makes."""
 
-    pipeline: WanPipeline
+    pipeline: DiffusionPipeline
     weights: str
     format: Format = Format()
-    name: str = "wan"
-    abilities: Abilities = _WAN_TAKES
-    settings: dict[str, Any] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.settings = _settings(self.weights, self.format)
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the videos beside the storyboard."""
+        return {"weights": self.weights, **vars(self.format)}
+
+
+class WanText(_Peer):
+    """Wan text-to-video with the times told in words."""
+
+    name: str = "wan"
+    abilities = Abilities(references=False, intervals=False, events=False)
 
     def make(self, entry: Entry) -> Video:
         """Return the video that the pipeline makes of the timed prompt."""
         return _made(self.pipeline, entry.storyboard, self.format)
 
 
-@dataclass
-class WanVace:
+class WanVace(_Peer):
     """Wan VACE with each subject's first picture as a reference."""
 
-    pipeline: WanVACEPipeline
-    weights: str
-    format: Format = Format()
     name: str = "vace"
-    abilities: Abilities = _VACE_TAKES
-    settings: dict[str, Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.settings = _settings(self.weights, self.format)
+    abilities = Abilities(views_per_subject=1, intervals=False, events=False)
 
     def make(self, entry: Entry) -> Video:
         """Return the video that the pipeline makes of the timed prompt and the references."""
@@ -114,10 +109,6 @@ def _made(pipeline: DiffusionPipeline, board: Storyboard, form: Format, **condit
         guidance_scale=form.guidance_scale, output_type="np",
         generator=torch.Generator("cpu").manual_seed(board.seed or 0), **conditions).frames[0]
     return (np.asarray(frames) * 255).round().astype(np.uint8), fps
-
-
-def _settings(weights: str, form: Format) -> dict[str, Any]:
-    return {"weights": weights, **vars(form)}
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

@@ -81,8 +81,6 @@ class Judge:
                  asked: metrics.Presence, masks: np.ndarray, references: list[np.ndarray]) -> Row:
         subject = subjects[number]
         present = masks.mean((1, 2)) >= MIN_SHARE
-        wanted, seen = metrics.span(asked), metrics.span(present)
-        assert wanted is not None
         frames = np.flatnonzero(present)
         embeds = self.embedder.embed_pictures([crop(video[frame], _box(masks[frame])) for frame in frames])
         likeness = np.full((len(subjects), len(video)), np.nan)
@@ -93,14 +91,8 @@ class Judge:
             "name": subject.name, "word": subject.word,
             "asked": [list(run) for run in timeline.runs(asked.tolist())],
             "seen": [list(run) for run in timeline.runs(present.tolist())],
-            "t_iou": metrics.t_iou(wanted, seen),
-            "t_l2": metrics.t_l2(wanted, seen, len(video)),
-            "never_seen": seen is None,
-            "presence_f1": metrics.presence_f1(asked, present),
-            "leak_rate": metrics.leak_rate(asked, present),
+            **timing(asked, present, fps),
             "swap_rate": metrics.swap_rate(asked, likeness[number], np.delete(likeness, number, axis=0)),
-            "onset_error_s": metrics.onset_error_s(wanted, seen, fps),
-            "offset_error_s": metrics.offset_error_s(wanted, seen, fps),
             "clip_text": float((embeds @ word).mean()) if len(frames) else None,
             "clip_ref": float(likeness[number, frames].mean()) if len(frames) else None,
             "retrieval_rank": self._rank(embeds.mean(0), references[number], subject) if len(frames) else None,
@@ -122,6 +114,21 @@ class Judge:
     def _gallery(self) -> np.ndarray:
         """The embeddings (subjects, dim) of their first references."""
         return self.embedder.embed_pictures([_on_neutral(_picture(images[0])) for images in self._gallery_images])
+
+
+def timing(asked: metrics.Presence, present: metrics.Presence, fps: float) -> Row:
+    """Return the part of a subject's row that follows from when it was asked for and when it was seen."""
+    wanted, seen = metrics.span(asked), metrics.span(present)
+    assert wanted is not None
+    return {
+        "t_iou": metrics.t_iou(wanted, seen),
+        "t_l2": metrics.t_l2(wanted, seen, len(asked)),
+        "never_seen": seen is None,
+        "presence_f1": metrics.presence_f1(asked, present),
+        "leak_rate": metrics.leak_rate(asked, present),
+        "onset_error_s": metrics.onset_error_s(wanted, seen, fps),
+        "offset_error_s": metrics.offset_error_s(wanted, seen, fps),
+    }
 
 
 def _asked(subject: Subject, fps: float, num_frames: int) -> metrics.Presence:

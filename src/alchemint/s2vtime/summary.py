@@ -14,7 +14,7 @@ import numpy as np
 
 from alchemint import timeline
 from alchemint.s2vtime import metrics
-from alchemint.s2vtime.scoring import Row
+from alchemint.s2vtime.scoring import Row, timing
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,6 @@ def _with_sightings(row: Row, seen: list[list[timeline.Frames]]) -> Row:
     subjects = []
     for subject, runs in zip(row["subjects"], seen, strict=True):
         asked = metrics.presence([(first, last) for first, last in subject["asked"]], num_frames)
-        present = metrics.presence(runs, num_frames)
-        wanted, span = metrics.span(asked), metrics.span(present)
-        assert wanted is not None
-        subjects.append({
-            **dict.fromkeys(subject), "name": subject["name"], "asked": subject["asked"], "seen": runs,
-            "t_iou": metrics.t_iou(wanted, span), "t_l2": metrics.t_l2(wanted, span, num_frames),
-            "never_seen": span is None, "presence_f1": metrics.presence_f1(asked, present),
-            "leak_rate": metrics.leak_rate(asked, present),
-            "onset_error_s": metrics.onset_error_s(wanted, span, fps),
-            "offset_error_s": metrics.offset_error_s(wanted, span, fps)})
+        subjects.append({**dict.fromkeys(subject), "name": subject["name"], "asked": subject["asked"], "seen": runs,
+                         **timing(asked, metrics.presence(runs, num_frames), fps)})
     return {**row, "subjects": subjects}

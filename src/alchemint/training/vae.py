@@ -119,8 +119,8 @@ def prepare_from_scratch(vae: AutoencoderKLWan) -> None:
     """Give a VAE first weights from which it learns much faster than from diffusers' own.
 
     Every residual block begins as the identity; the posterior with a deviation of 0.05, so that the decoder sees the
-    picture rather than noise from the first step on; and time as a row of single frames, each like the last of its
-    latent, so that what is learned on single frames (as Wan's own VAE was, first) holds for videos.
+    picture rather than noise from the first step on; and time as a row of single frames, of which a latent holds
+    one, so that what is learned on single frames (as Wan's own VAE was, first) holds for videos.
     """
     for module in vae.modules():
         if isinstance(module, WanResidualBlock):
