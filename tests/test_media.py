@@ -232,3 +232,12 @@ def test_an_image_without_alpha_is_fitted_whole() -> None:
 
 def test_an_empty_cut_out_is_the_bare_canvas() -> None:
     assert (media.reference_canvas(Image.new("RGBA", (9, 9)), 32, 16) == media.NEUTRAL).all()
+
+
+def test_a_cut_out_is_laid_on_a_colour() -> None:
+    cut_out = Image.new("RGBA", (2, 1), (200, 0, 0, 255))
+    cut_out.putpixel((1, 0), (9, 9, 9, 0))
+    laid = media.flattened(cut_out, (10, 20, 30))
+    assert (laid.mode, laid.getpixel((0, 0)), laid.getpixel((1, 0))) == ("RGB", (200, 0, 0), (10, 20, 30))
+    plain = Image.new("RGB", (2, 1))
+    assert media.flattened(plain, (10, 20, 30)) is plain

@@ -112,6 +112,13 @@ def reference_canvas(image: Image.Image, width: int, height: int, share: float =
     return canvas
 
 
+def flattened(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    """Return a cut-out (RGBA) laid on a plain colour, RGB; an image without alpha as it is."""
+    if image.mode != "RGBA":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, colour), image).convert("RGB")
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; rename it to `path` at the end, or delete it upon any exception.

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, WanPipeline, WanVACEPipeline
-from PIL import Image
 
 from alchemint import media, timeline
 from alchemint.s2vtime.suite import Entry
@@ -69,7 +68,8 @@ class WanVace(_Peer):
 
     def make(self, entry: Entry) -> Video:
         """Return the video that the pipeline makes of the timed prompt and the references."""
-        pictures = [_on_white(media.open_image(subject.images[0])) for subject in entry.storyboard.subjects]
+        pictures = [media.flattened(media.open_image(subject.images[0]), WHITE)
+                    for subject in entry.storyboard.subjects]
         # The pipeline puts several references in front of the video one by one, which reverses their order.
         return _made(self.pipeline, entry.storyboard, self.format, reference_images=pictures[::-1] or None)
 
@@ -109,10 +109,3 @@ def _made(pipeline: DiffusionPipeline, board: Storyboard, form: Format, **condit
         guidance_scale=form.guidance_scale, output_type="np",
         generator=torch.Generator("cpu").manual_seed(board.seed or 0), **conditions).frames[0]
     return (np.asarray(frames) * 255).round().astype(np.uint8), fps
-
-
-def _on_white(picture: Image.Image) -> Image.Image:
-    if picture.mode != "RGBA":
-        return picture
-    canvas = Image.new("RGBA", picture.size, (*WHITE, 255))
-    return Image.alpha_composite(canvas, picture).convert("RGB")

@@ -157,8 +157,7 @@ def _on_neutral(picture: np.ndarray) -> np.ndarray:
         return picture
     image = Image.fromarray(picture)
     image = image.crop(image.getchannel("A").getbbox())
-    canvas = Image.new("RGBA", image.size, (media.NEUTRAL,) * 3)
-    return np.asarray(Image.alpha_composite(canvas, image).convert("RGB"))
+    return np.asarray(media.flattened(image, (media.NEUTRAL,) * 3))
 
 
 def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
