@@ -11,7 +11,15 @@ from diffusers import AutoencoderKLWan
 from PIL import Image
 
 from alchemint import media, timeline
-from alchemint.data.encoded_clips import ClipBatch, EncodedClips, PoolOptions, encode_clips, subject_share
+from alchemint.data.encoded_clips import (
+    ClipBatch,
+    EncodedClips,
+    PoolOptions,
+    encode_clips,
+    on_the_way,
+    stills_of,
+    subject_share,
+)
 from alchemint.model.latents import as_pixels, encode_video
 
 Source = Callable[[int, int | None], Any]
@@ -112,17 +120,63 @@ def test_references_may_be_cut_out_of_the_clips_own_frames(
     source: Source, encoder: Encoder, vae: AutoencoderKLWan
 ) -> None:
     clips = [source(index, 2) for index in (3, 4)]
-    batch = encode_clips(clips, encoder, with_events=False, canvas_share=0.5, from_own_frames=True)
+    batch = encode_clips(clips, encoder, with_events=False, canvas_share=0.5, own_frames=np.random.default_rng(0))
+    draws = np.random.default_rng(0)
     for row, clip in enumerate(clips):
         for number in range(2):
             frame = max(range(len(clip.frames)), key=lambda frame: clip.masks[number, frame].sum())
             mask = clip.masks[number, frame]
             picture = np.zeros((32, 32, 4), np.uint8)
             picture[mask] = [(*clip.frames[frame][place], 255) for place in zip(*np.nonzero(mask), strict=True)]
-            canvas = media.reference_canvas(Image.fromarray(picture), 32, 32, share=0.5)
-            assert (canvas != media.NEUTRAL).any(-1).any(0).sum() <= 17
+            canvas = on_the_way(picture, 0.5, draws.uniform())
             still = torch.from_numpy(np.asarray(canvas)).permute(2, 0, 1)[None, :, None]
             assert torch.allclose(batch.reference_latents[row, number], encoder(still)[0, :, 0], atol=1e-4)
+
+
+def test_a_cut_out_moves_from_its_place_to_the_middle() -> None:
+    picture = np.zeros((32, 32, 4), np.uint8)
+    picture[20:28, 2:14] = (200, 60, 20, 255)
+    there = on_the_way(picture, 0.5, 0.0)
+    assert np.array_equal(there, np.where(picture[..., 3:] > 0, picture[..., :3], media.NEUTRAL))
+    canvas = media.reference_canvas(Image.fromarray(picture), 32, 32, share=0.5)
+    assert np.abs(on_the_way(picture, 0.5, 1.0).astype(int) - canvas).mean() < 4
+    centres = [np.argwhere((on_the_way(picture, 0.5, way) != media.NEUTRAL).any(-1)).mean(0)
+               for way in (0.0, 0.5, 1.0)]
+    assert centres[1] == pytest.approx((centres[0] + centres[2]) / 2, abs=0.6)
+    nothing = np.zeros((32, 32, 4), np.uint8)
+    assert (on_the_way(nothing, 0.5, 0.5) == media.NEUTRAL).all()
+
+
+def test_stills_are_latents_that_show_all_subjects(source: Source, encoder: Encoder) -> None:
+    batch = encode_clips([source(index, 2) for index in range(6)], encoder, with_events=True)
+    stills = stills_of(batch, 5, np.random.default_rng(0))
+    assert stills.latents.shape == (30, 4, 1, 4, 4)
+    assert stills.subject_mask.shape == (30, 1, 4, 4)
+    assert not stills.spans.any()
+    assert stills.events is None
+    for row, latent in enumerate(stills.latents):
+        clip, index = next((clip, index) for clip in range(6) for index in range(4)
+                           if torch.equal(batch.latents[clip, :, index], latent[:, 0]))
+        assert all(start <= index <= end for start, end in batch.spans[clip].tolist())
+        assert torch.equal(stills.reference_latents[row], batch.reference_latents[clip])
+        assert torch.equal(stills.subject_mask[row, 0], batch.subject_mask[clip, index])
+        assert stills.prompts[row] == batch.prompts[clip]
+        assert stills.words[row] == batch.words[clip]
+
+
+def test_a_batch_without_a_common_latent_stays_as_it_is(source: Source, encoder: Encoder) -> None:
+    batch = encode_clips([source(index, 2) for index in range(2)], encoder, with_events=False)
+    apart = replace(batch, spans=torch.tensor([[[0.0, 1.0], [2.0, 3.0]]] * 2))
+    assert stills_of(apart, 5, np.random.default_rng(0)) is apart
+
+
+def test_stills_serve_their_share_of_the_steps(source: Source, encoder: Encoder) -> None:
+    options = replace(OPTIONS, stills_share=0.5, subject_shares=(0.5, 0.5))
+    dataset = EncodedClips(source, encoder, options, seed=0, num_steps=NUM_STEPS)
+    lengths = [dataset[step].latents.shape[2] for step in range(NUM_STEPS)]
+    assert set(lengths) == {1, 4}
+    again = EncodedClips(source, encoder, options, seed=0, num_steps=NUM_STEPS)
+    assert same(again[NUM_STEPS - 1], dataset[NUM_STEPS - 1])
 
 
 def test_own_frames_serve_their_share_of_the_groups(source: Source, encoder: Encoder) -> None:

@@ -1,6 +1,5 @@
 """Runs of a real program as the system under test: resumed, retried, killed, and never mixed."""
 
-import json
 import os
 import signal
 import subprocess
@@ -133,46 +132,72 @@ def test_a_folder_that_somebody_else_filled_is_scored(suite: Suite, judge: Judge
 
 
 KILLED = """
-import sys
+import sys, time
 from pathlib import Path
+import numpy as np
 from alchemint.s2vtime import runs
+from alchemint.s2vtime.scoring import Judge
 from alchemint.s2vtime.suite import load_suite
 from alchemint.s2vtime.systems import CommandSystem
-folder, command = Path(sys.argv[1]), sys.argv[2]
-system = CommandSystem(command)
-for row in runs.make_videos(runs.open_run(folder / "run", load_suite(folder / "suite"), system), system):
+
+class Grey:
+    def embed_words(self, words):
+        return np.ones((len(words), 1))
+    def embed_pictures(self, pictures):
+        return np.ones((len(pictures), 1))
+
+def look(video, sought):
+    time.sleep(0.1)
+    return np.ones((len(sought), *video.shape[:3]), bool)
+
+folder, command, what = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+suite, system = load_suite(folder / "suite"), CommandSystem(command)
+run = runs.open_run(folder / "run", suite, system)
+print("begun", flush=True)
+rows = (runs.make_videos(run, system) if what == "make" else
+        runs.score_videos(run, Judge("all over", look, Grey(), suite)))
+for row in rows:
     print(row["id"], flush=True)
 """
 
 
 @pytest.mark.slow
-def test_twenty_kills_lose_nothing(
-    suite: Suite, new_system: Callable[..., CommandSystem], judge: Judge, tmp_path: Path
+@pytest.mark.parametrize("what", ["make", "score"])
+def test_twenty_kills_lose_nothing_and_do_nothing_twice(
+    what: str, suite: Suite, new_system: Callable[..., CommandSystem], judge: Judge, tmp_path: Path
 ) -> None:
-    """The process that makes videos is killed at any moment, and begun again, until all are there."""
+    """The process is killed at any moment of its work, and begun again; then once left alone to the end."""
     random = np.random.default_rng(0)
-    command, kills = new_system().command, 0
-    for _ in range(200):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), command], stdout=subprocess.PIPE)
-        try:
-            process.wait(timeout=float(random.uniform(0.3, 2.0)))
-            if kills >= 20:
-                break
-            # Done too early: take one video away, so that there is something to be killed at.
-            victim = suite.entries[int(random.choice([0, 1, 3]))]
-            for path in (tmp_path / "run" / f"{victim.id}.mp4", tmp_path / "run" / f"{victim.id}.made.json"):
-                path.unlink(missing_ok=True)
-        except subprocess.TimeoutExpired:
+    system = new_system()
+    run = runs.open_run(tmp_path / "run", suite, system)
+    if what == "score":
+        list(runs.make_videos(run, system))
+    said: list[str] = []
+    for kill in range(21):
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), system.command, what],
+                                   stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        if kill < 20:
+            time.sleep(float(random.uniform(0, 0.3)))
             os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            kills += 1
-            time.sleep(0.05)
-    assert kills >= 20
-    run = runs.open_run(tmp_path / "run", suite, new_system())
-    assert [row["status"] for row in runs.score_videos(run, judge)] == ["ok", "ok", "failed", "ok"]
-    assert not [path for path in (tmp_path / "run").rglob("*") if path.suffix == ".mp4" and path.name.startswith("pond")
-                and media.read_video(path)[0].shape != (25, 16, 32, 3)]
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["suite"] == "ponds"
+        said += process.communicate()[0].split()
+        if kill < 20 and all((run.made(entry) if what == "make" else run.score(entry, judge.name)).is_file()
+                             for entry in suite.entries):
+            # Done too early: take one away, so that there is something to be killed at.
+            victim = suite.entries[int(random.choice([0, 1, 3]))]
+            for path in ([run.video(victim), run.made(victim)] if what == "make" else [run.score(victim, judge.name)]):
+                path.unlink(missing_ok=True)
+            said = [name for name in said if name != victim.id]
+    assert len(said) == len(set(said)), "a video was done twice"
+    assert list(runs.make_videos(run, system)) == []
+    rows = list(runs.score_videos(run, judge))
+    if what == "score":
+        assert rows == []
+    assert [row["status"] for row in runs.read_scores(run, judge.name)] == ["ok", "ok", "failed", "ok"]
+    whole = [path for path in (tmp_path / "run").glob("pond*.mp4")
+             if media.read_video(path)[0].shape == (25, 16, 32, 3)]
+    assert len(whole) == 3
 
 
 def test_a_command_must_name_its_files() -> None:

@@ -11,12 +11,22 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from alchemint.cli.models import MODEL_HELP, TOY, ModelSource, find_model
+from alchemint.cli.models import (
+    MODEL_HELP,
+    TOY,
+    Device,
+    Dtype,
+    ModelSource,
+    find_model,
+    load_pipeline,
+    pick_device,
+    pick_dtype,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,9 +34,6 @@ if TYPE_CHECKING:
     from alchemint.diffusion.guidance import Guidance
     from alchemint.pipeline import AlchemintPipeline
     from alchemint.storyboard import Storyboard
-
-Device = Literal["auto", "cpu", "cuda"]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 RECORDED_PACKAGES = ("alchemint", "torch", "diffusers", "transformers")
 
@@ -89,8 +96,8 @@ def generate(
     given: dict[str, Any] = {"mode": guidance, "image_scale": image_scale, "text_scale": text_scale,
                              "joint_scale": joint_scale, "interval": guidance_interval}
     chosen = Guidance(**{name: value for name, value in given.items() if value is not None})
-    chosen_device = _device(device)
-    options = Options(steps, chosen, batch_branches, chosen_device, _dtype(dtype, chosen_device), upscale)
+    chosen_device = pick_device(device)
+    options = Options(steps, chosen, batch_branches, chosen_device, pick_dtype(dtype, chosen_device), upscale)
     _show_plan(console, board, options, model, transformer, defaults.size_multiple)
     if dry_run:
         return
@@ -107,18 +114,6 @@ def _target(path: Path) -> Path:
     if path.is_dir():
         raise ValueError(f'output "{path}" is a folder; name a file in it')
     return path
-
-
-def _device(wanted: Device) -> str:
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda is not there; use cpu or auto")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
-
-
-def _dtype(wanted: Dtype, device: str) -> str:
-    return ("bfloat16" if device == "cuda" else "float32") if wanted == "auto" else wanted
 
 
 def _show_plan(
@@ -158,20 +153,10 @@ def _sample(
     """Return the frames, (frames, height, width, 3) uint8, and the seconds that loading and sampling took."""
     import numpy as np
     import torch
-    import transformers
-    from diffusers.utils import logging
-
-    from alchemint.pipeline import AlchemintPipeline
 
     begun = time.perf_counter()
-    logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
     with console.status("loading the model"):
-        # Wan's VAE is run in float32: half precision shows in flat areas, and decoding is a small part of the work.
-        dtypes = {"default": getattr(torch, options.dtype), "vae": torch.float32}
-        pipeline = AlchemintPipeline.from_pretrained(source.pretrained, dtype=dtypes)
-        pipeline.to(options.device)
-    pipeline.set_progress_bar_config(disable=True)
+        pipeline = load_pipeline(source, options.device, options.dtype)
     loaded = time.perf_counter()
     assert board.seed is not None
     try:

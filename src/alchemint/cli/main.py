@@ -14,11 +14,13 @@ import alchemint
 
 COMMANDS = {
     "generate": "Make a video of a storyboard.",
+    "s2vtime": "Benchmark: is the right subject on screen exactly when told?",
     "timeline": "Draw a storyboard's intervals and curves.",
     "toyworld": "Write synthetic clips with exact ground truth.",
     "train": "Train by a recipe; the same command again resumes it.",
 }
-"""Subcommands and their lines in the help. Each is the function of its name in the module of its name."""
+"""Subcommands and their lines in the help. Each is the function of its name in the module of its name, or there a
+dictionary of functions, its own subcommands."""
 
 USER_FAULT, INTERRUPTED, TERMINATED = 2, 130, 143
 
@@ -50,14 +52,21 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
 
     called = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, line in COMMANDS.items():
-        function = _load(name) if name == called else lambda: None
-        app.command(name, short_help=line)(_guarded(function, lambda: options["traceback"]))
+        loaded = _load(name) if name == called else lambda: None
+        if callable(loaded):
+            app.command(name, short_help=line)(_guarded(loaded, lambda: options["traceback"]))
+            continue
+        group = typer.Typer(help=line, no_args_is_help=True, rich_markup_mode=None)
+        for subcommand, function in loaded.items():
+            group.command(subcommand)(_guarded(function, lambda: options["traceback"]))
+        app.add_typer(group, name=name)
     return app
 
 
-def _load(name: str) -> Callable[..., None]:
-    function: Callable[..., None] = getattr(importlib.import_module(f"alchemint.cli.{name}"), name)
-    return function
+def _load(name: str) -> Callable[..., None] | dict[str, Callable[..., None]]:
+    found: Callable[..., None] | dict[str, Callable[..., None]] = getattr(
+        importlib.import_module(f"alchemint.cli.{name}"), name)
+    return found
 
 
 def _print_version(wanted: bool) -> None:

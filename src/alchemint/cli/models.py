@@ -3,8 +3,15 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import alchemint
+
+if TYPE_CHECKING:
+    from alchemint.pipeline import AlchemintPipeline
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 TOY = "toy"
 TOY_FOLDER = Path(alchemint.__file__).parent / "assets" / "toy"
@@ -45,3 +52,35 @@ def _fetch_configs(name: str) -> Path:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f'model "{name}" is no folder, and cannot be had from the hub: {reason}') from error
+
+
+def pick_device(wanted: Device) -> str:
+    """Return cpu or cuda; ValueError when cuda is wanted and not there."""
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda is not there; use cpu or auto")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+
+
+def pick_dtype(wanted: Dtype, device: str) -> str:
+    """Return the name of the dtype; auto is bfloat16 on cuda and float32 on a CPU."""
+    return ("bfloat16" if device == "cuda" else "float32") if wanted == "auto" else wanted
+
+
+def load_pipeline(source: ModelSource, device: str, dtype: str) -> "AlchemintPipeline":
+    """Load a model's pipeline on `device`, without progress bars."""
+    import torch
+    import transformers
+    from diffusers.utils import logging
+
+    from alchemint.pipeline import AlchemintPipeline
+
+    logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    # Wan's VAE is run in float32: half precision shows in flat areas, and decoding is a small part of the work.
+    pipeline = AlchemintPipeline.from_pretrained(
+        source.pretrained, dtype={"default": getattr(torch, dtype), "vae": torch.float32})
+    pipeline.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -63,6 +63,8 @@ class PoolOptions:
     num_lanes: int
     canvas_share: float = media.CANVAS_SHARE
     own_frame_share: float = 0.0
+    stills_share: float = 0.0
+    stills_per_clip: int = 4
     share: tuple[int, int] = (0, 1)
     """Which part of each batch is wanted: its number, and how many parts there are (one for each process)."""
 
@@ -89,6 +91,9 @@ class EncodedClips(Dataset[ClipBatch]):
         number = oldest + int(np.random.default_rng((self._seed, 1, step)).integers(self._options.num_groups))
         if number not in self._pool:
             self._pool[number] = self._group(number * self._options.num_lanes + lane)
+        random = np.random.default_rng((self._seed, 3, step))
+        if random.random() < self._options.stills_share:
+            return stills_of(self._pool[number], self._options.stills_per_clip, random)
         return self._pool[number]
 
     def _group(self, number: int) -> ClipBatch:
@@ -101,21 +106,22 @@ class EncodedClips(Dataset[ClipBatch]):
         size, (part, num_parts) = self._options.batch_size, self._options.share
         indices = range(number * size, (number + 1) * size)[part::num_parts]
         return encode_clips([self._source(index, num_subjects) for index in indices], self._encoder, with_events,
-                            self._options.canvas_share, from_own_frames)
+                            self._options.canvas_share, random if from_own_frames else None)
 
 
 def encode_clips(clips: list[Clip], encoder: Encoder, with_events: bool,
-                 canvas_share: float = media.CANVAS_SHARE, from_own_frames: bool = False) -> ClipBatch:
+                 canvas_share: float = media.CANVAS_SHARE, own_frames: np.random.Generator | None = None) -> ClipBatch:
     """Encode clips with equal numbers of subjects, each subject by its first reference.
 
-    `from_own_frames`: each by a cut-out of the clip's own frames in place of it.
+    With `own_frames`, each by a cut-out of the clip's own frames in place of it, anywhere on the way from where it
+    stands in the frame to the middle of the canvas.
     """
     latents = encoder(_videos(np.stack([clip.frames for clip in clips])))
     _, height, width, _ = clips[0].frames.shape
     num_subjects = len(clips[0].subjects)
     canvases = np.array([
-        media.reference_canvas(Image.fromarray(cut_out(clip, number) if from_own_frames else subject.references[0]),
-                               width, height, canvas_share)
+        media.reference_canvas(Image.fromarray(subject.references[0]), width, height, canvas_share)
+        if own_frames is None else on_the_way(cut_out(clip, number), canvas_share, own_frames.uniform())
         for clip in clips for number, subject in enumerate(clip.subjects)])
     if num_subjects:
         references = encoder(_videos(canvases[:, None])).squeeze(2).unflatten(0, (len(clips), num_subjects))
@@ -135,11 +141,54 @@ def encode_clips(clips: list[Clip], encoder: Encoder, with_events: bool,
     )
 
 
+def stills_of(batch: ClipBatch, per_clip: int, random: np.random.Generator) -> ClipBatch:
+    """Return latents of the batch as videos of one latent, `per_clip` times as many as there are clips.
+
+    Only latents that show all of their clip's subjects are drawn; where a batch has none, it is returned as it is.
+    Their references count in the whole of them, and they have no timed captions. `random` draws the same for every
+    part of a batch.
+    """
+    num_latents = batch.latents.shape[2]
+    middles = torch.arange(num_latents).view(1, 1, -1)
+    shown = ((batch.spans[..., :1] <= middles) & (middles <= batch.spans[..., 1:])).all(1)
+    clips, latents = (index.numpy() for index in torch.nonzero(shown, as_tuple=True))
+    if not len(clips):
+        return batch
+    drawn = random.choice(len(clips), per_clip * len(batch.latents))
+    clips, latents = clips[drawn], latents[drawn]
+    return ClipBatch(
+        latents=batch.latents[clips, :, latents].unsqueeze(2),
+        reference_latents=batch.reference_latents[clips],
+        spans=torch.zeros_like(batch.spans[clips]),
+        subject_mask=batch.subject_mask[clips, latents].unsqueeze(1),
+        prompts=[batch.prompts[clip] for clip in clips],
+        words=[batch.words[clip] for clip in clips],
+        events=None,
+    )
+
+
 def cut_out(clip: Clip, number: int) -> np.ndarray:
     """Return a subject as the clip's frames show it where most of it is seen, uint8 RGBA (height, width, 4)."""
     masks = clip.masks[number]
     frame = int(masks.sum((1, 2)).argmax())
     return np.concatenate([clip.frames[frame], np.uint8(255) * masks[frame, :, :, None]], axis=-1)
+
+
+def on_the_way(cut_out: np.ndarray, canvas_share: float, way: float) -> np.ndarray:
+    """Lay a frame's cut-out on a canvas of the frame's size, uint8 (height, width, 3): at `way` 0 where and as large as
+    it is in the frame, at 1 as `media.reference_canvas` lays it, in between on the straight line."""
+    height, width = cut_out.shape[:2]
+    image = Image.fromarray(cut_out)
+    box = image.getchannel("A").getbbox()
+    if box is None:
+        return media.reference_canvas(image, width, height)
+    canvas_scale = canvas_share * min(width / (box[2] - box[0]), height / (box[3] - box[1]))
+    scale = 1 + way * (canvas_scale - 1)
+    old = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    new = [place + way * (size / 2 - place) for place, size in zip(old, (width, height), strict=True)]
+    to_frame = (1 / scale, 0, old[0] - new[0] / scale, 0, 1 / scale, old[1] - new[1] / scale)
+    moved = image.convert("RGBa").transform(image.size, Image.Transform.AFFINE, to_frame, Image.Resampling.BICUBIC)
+    return np.asarray(media.flattened(moved.convert("RGBA"), (media.NEUTRAL,) * 3))
 
 
 def subject_share(clip: Clip, latent_shape: torch.Size) -> Tensor:

@@ -61,3 +61,9 @@ def crop(frame: np.ndarray, corners: tuple[float, float, float, float]) -> np.nd
     right = int(np.clip(np.ceil(corners[2]), left + 1, width))
     bottom = int(np.clip(np.ceil(corners[3]), top + 1, height))
     return frame[top:bottom, left:right]
+
+
+def bounding_box(mask: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the corners of the box around a mask (height, width) bool that is true somewhere."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

@@ -12,23 +12,37 @@ A video that is there was made with the settings in run.json: a run is not conti
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from alchemint import media
-from alchemint.s2vtime.scoring import Judge, Row
-from alchemint.s2vtime.suite import Entry, Suite
+from alchemint.s2vtime.scoring import Row
+from alchemint.s2vtime.suite import SHIPPED, Entry, Suite, load_suite
 from alchemint.s2vtime.systems import System
 
 RUN_FILE = "run.json"
+_SCORES = "scores"
 
-Mapper = Callable[[Callable[[Entry], Row], list[Entry]], Iterable[Row]]
-"""Applies a function to entries, in any order, on one machine or many."""
+Mapper = Callable[[Callable[[Entry], Row], list[Entry], Callable[[Entry, str], Row]], Iterable[Row]]
+"""Applies a function to entries, in any order, on one machine or many (`spread.over_ray`). The last argument is told of
+an entry that was lost with the machine that worked on it, and why; it returns the entry's row."""
 
 
-def in_this_process(function: Callable[[Entry], Row], entries: list[Entry]) -> Iterator[Row]:
+class Scorer(Protocol):
+    """Scores video files. `name` says which perception and embedder look, with their editions."""
+
+    @property
+    def name(self) -> str:
+        """The judge's name."""
+
+    def score_file(self, path: Path, entry: Entry) -> Row:
+        """Return the row of a video file; one that is missing or unreadable is a row with the reason."""
+
+
+def in_this_process(function: Callable[[Entry], Row], entries: list[Entry],
+                    lost: Callable[[Entry, str], Row]) -> Iterator[Row]:
     """Apply `function` to the entries one after the other."""
     return map(function, entries)
 
@@ -52,7 +66,7 @@ class Run:
 
     def score(self, entry: Entry, judge: str) -> Path:
         """Return where the score of an entry lies or will lie."""
-        return self.folder / "scores" / _file_name(judge) / f"{entry.id}.json"
+        return self.folder / _SCORES / _file_name(judge) / f"{entry.id}.json"
 
 
 def open_run(folder: Path, suite: Suite, system: System) -> Run:
@@ -70,35 +84,67 @@ def open_run(folder: Path, suite: Suite, system: System) -> Run:
             raise ValueError(f"{folder} holds a run with another {name} ({found.get(name)!r:.80}, not "
                              f"{facts[name]!r:.80}); choose another folder")
     else:
-        media.write_text(path, json.dumps(facts, indent=1) + "\n")
+        shipped = suite.folder.parent == SHIPPED
+        where = {} if shipped else {"suite_folder": str(suite.folder.resolve())}
+        media.write_text(path, json.dumps({**facts, **where}, indent=1) + "\n")
     return Run(folder, suite, system.name, system.settings)
 
 
-def make_videos(run: Run, system: System, mapper: Mapper = in_this_process, retry: bool = False) -> Iterator[Row]:
-    """Make the videos that are missing; yield a row for each as it is done.
+def find_run(folder: Path, suite: str | Path | None = None) -> Run:
+    """Return the run in `folder`, of the suite that it was made of; or, of a folder without run.json, of `suite`.
+
+    Raises ValueError when the suite must be told, or is another edition than the run's; FileNotFoundError when there
+    is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    path = folder / RUN_FILE
+    if not path.is_file():
+        if suite is None:
+            raise ValueError(f"{folder} has no {RUN_FILE} to tell the suite of its videos; name it with --suite")
+        return Run(folder, load_suite(suite), folder.resolve().name, {})
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    loaded = load_suite(suite or facts.get("suite_folder", facts["suite"]))
+    if loaded.sha256 != facts["sha256"]:
+        raise ValueError(f"{folder} was made of suite {facts['suite']} with hash {facts['sha256'][:12]}, and the suite "
+                         f"in {loaded.folder} has hash {loaded.sha256[:12]}; name the right one with --suite, or run "
+                         "again")
+    return Run(folder, loaded, facts["system"], facts["settings"])
+
+
+def judges_of(run: Run) -> list[str]:
+    """Return the names of the folders of the judges that scored any video of a run."""
+    return sorted(path.name for path in (run.folder / _SCORES).glob("*") if path.is_dir())
+
+
+def make_videos(run: Run, system: System, mapper: Mapper = in_this_process, retry: bool = False,
+                entries: Sequence[Entry] | None = None) -> Iterator[Row]:
+    """Make the videos that are missing, of `entries` or of the whole suite; yield a row for each as it is done.
 
     One that failed before is left alone unless `retry`. A failure is a row with its reason, and the run goes on.
     """
-    missing = [entry for entry in run.suite.entries
+    missing = [entry for entry in (run.suite.entries if entries is None else entries)
                if not run.video(entry).is_file() and (retry or not run.made(entry).is_file())]
 
     def make(entry: Entry) -> Row:
         started = time.perf_counter()
-        row: Row = {"id": entry.id, "not_taken": system.abilities.not_taken(entry.storyboard)}
         try:
             frames, fps = system.make(entry)
             media.write_video(run.video(entry), frames, fps)
-            row |= {"status": "made"}
+            outcome: Row = {"status": "made"}
         except Exception as error:  # whatever a system under test stumbles over is a result
-            row |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        row["seconds"] = round(time.perf_counter() - started, 2)
+            outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        return note(entry, {**outcome, "seconds": round(time.perf_counter() - started, 2)})
+
+    def note(entry: Entry, outcome: Row) -> Row:
+        row = {"id": entry.id, "not_taken": system.abilities.not_taken(entry.storyboard), **outcome}
         media.write_text(run.made(entry), json.dumps(row) + "\n")
         return row
 
-    yield from mapper(make, missing)
+    yield from mapper(make, missing, lambda entry, reason: note(entry, {"status": "failed", "reason": reason}))
 
 
-def score_videos(run: Run, judge: Judge, mapper: Mapper = in_this_process) -> Iterator[Row]:
+def score_videos(run: Run, judge: Scorer, mapper: Mapper = in_this_process) -> Iterator[Row]:
     """Score the videos that have no score by this judge yet; yield a row for each as it is done.
 
     An entry without a video is a row, too, with the reason that the making left.
@@ -106,14 +152,18 @@ def score_videos(run: Run, judge: Judge, mapper: Mapper = in_this_process) -> It
     missing = [entry for entry in run.suite.entries if not _is_current(run, entry, judge)]
 
     def score(entry: Entry) -> Row:
+        return note(entry, judge.score_file(run.video(entry), entry))
+
+    def note(entry: Entry, outcome: Row) -> Row:
         video = run.video(entry)
-        row = {**judge.score_file(video, entry), "sha256": run.suite.sha256, "of": _stamp(video)}
+        row = {**outcome, "sha256": run.suite.sha256, "of": _stamp(video)}
         if not video.is_file() and run.made(entry).is_file():
             row["reason"] = f"no video was made: {json.loads(run.made(entry).read_text())['reason']}"
         media.write_text(run.score(entry, judge.name), json.dumps(row) + "\n")
         return row
 
-    yield from mapper(score, missing)
+    yield from mapper(score, missing, lambda entry, reason: note(
+        entry, {"id": entry.id, "status": "failed", "reason": reason}))
 
 
 def read_scores(run: Run, judge: str) -> list[Row]:
@@ -125,7 +175,7 @@ def read_scores(run: Run, judge: str) -> list[Row]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
-def _is_current(run: Run, entry: Entry, judge: Judge) -> bool:
+def _is_current(run: Run, entry: Entry, judge: Scorer) -> bool:
     """Tell whether an entry's score is there, of this edition of the suite and of the video as it now is."""
     path = run.score(entry, judge.name)
     if not path.is_file():

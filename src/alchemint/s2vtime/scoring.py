@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from alchemint import media, timeline
-from alchemint.perception.sightings import Sought, crop
+from alchemint.perception.sightings import Sought, bounding_box, crop
 from alchemint.s2vtime import metrics
 from alchemint.s2vtime.motion import measure_motion
 from alchemint.s2vtime.suite import Entry, Suite
@@ -67,7 +67,7 @@ class Judge:
         sought = [Sought(subject.word, _pictures(subject)) for subject in subjects]
         masks = self.look(video, sought)
         motion = measure_motion(video, fps)
-        references = [self.embedder.embed_pictures([_on_neutral(picture) for picture in one.references])
+        references = [self.embedder.embed_pictures([on_neutral(picture) for picture in one.references])
                       for one in sought]
         return {
             "id": entry.id, "status": "ok",
@@ -82,7 +82,7 @@ class Judge:
         subject = subjects[number]
         present = masks.mean((1, 2)) >= MIN_SHARE
         frames = np.flatnonzero(present)
-        embeds = self.embedder.embed_pictures([crop(video[frame], _box(masks[frame])) for frame in frames])
+        embeds = self.embedder.embed_pictures([crop(video[frame], bounding_box(masks[frame])) for frame in frames])
         likeness = np.full((len(subjects), len(video)), np.nan)
         for other, views in enumerate(references):
             likeness[other, frames] = (embeds @ views.T).max(1) if len(frames) else 0.0
@@ -113,7 +113,7 @@ class Judge:
     @cached_property
     def _gallery(self) -> np.ndarray:
         """The embeddings (subjects, dim) of their first references."""
-        return self.embedder.embed_pictures([_on_neutral(_picture(images[0])) for images in self._gallery_images])
+        return self.embedder.embed_pictures([on_neutral(_picture(images[0])) for images in self._gallery_images])
 
 
 def timing(asked: metrics.Presence, present: metrics.Presence, fps: float) -> Row:
@@ -151,15 +151,10 @@ def _picture(image: Any) -> np.ndarray:
     return np.asarray(media.open_image(image))
 
 
-def _on_neutral(picture: np.ndarray) -> np.ndarray:
+def on_neutral(picture: np.ndarray) -> np.ndarray:
     """Lay a cut-out on grey and cut it tight, as a crop of a frame is; a whole picture stays as it is."""
     if picture.shape[2] == 3:
         return picture
     image = Image.fromarray(picture)
     image = image.crop(image.getchannel("A").getbbox())
     return np.asarray(media.flattened(image, (media.NEUTRAL,) * 3))
-
-
-def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

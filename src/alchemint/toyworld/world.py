@@ -131,10 +131,11 @@ def render_clip(split: str, index: int, config: WorldConfig, num_subjects: int |
     return Clip(split, index, config.fps, background.name, frames, masks, caption, events, subjects)
 
 
-def stream_clips(split: str, config: WorldConfig, first: int = 0, step: int = 1, seed: int = 0) -> Iterator[Clip]:
+def stream_clips(split: str, config: WorldConfig, first: int = 0, step: int = 1, num_subjects: int | None = None,
+                 seed: int = 0) -> Iterator[Clip]:
     """Yield the clips first, first + step, first + 2 step ... of a split without end and without touching the disk."""
     for index in count(first, step):
-        yield render_clip(split, index, config, seed=seed)
+        yield render_clip(split, index, config, num_subjects, seed)
 
 
 def seen_frames(masks: np.ndarray) -> timeline.Frames | None:

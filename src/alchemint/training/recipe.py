@@ -118,6 +118,10 @@ class EncodedClips(_Section):
     subject_shares: tuple[float, ...] = Field((0.04, 0.42, 0.42, 0.08, 0.04), description="share by subjects a clip")
     own_frame_share: float = Field(0.0, ge=0, le=1, description="share of the groups whose references are cut out of "
                                    "the clips' own frames: easier to copy, a first lesson for a model from scratch")
+    stills_share: float = Field(0.0, ge=0, le=1, description="share of the steps that train on single latents of the "
+                                "clips, as joint image and video training does: many cheap samples of what subjects "
+                                "look like, none of when")
+    stills_per_clip: int = Field(4, ge=1, description="latents drawn from a clip in such a step")
     event_share: float = Field(0.3, ge=0, le=1, description="share of the groups that keep their timed captions")
 
 
@@ -135,6 +139,8 @@ class TransformerRecipe(_Section):
     dropout: Dropout = Dropout()
     init_from: Path | None = Field(None, description="exported pipeline whose transformer, text encoder and tokenizer "
                                                      "to start from, in place of random weights")
+    qk_gain: float = Field(1.0, gt=0, description="gains that self-attention's query and key norms begin with, from "
+                           "scratch; above 1, attention can single out one token from the start")
     subject_weight: float = Field(1.0, description="extra loss weight of latents that show a subject")
     attention_backend: str | None = Field(None, description="one of diffusers' attention backends; theirs when absent")
     canvas_share: float = Field(0.8, gt=0, le=1, description="how much of its canvas a cut-out reference fills; best "

@@ -71,6 +71,9 @@ class TransformerObjective:
         self.transformer = AlchemintTransformer3DModel(text_dim=options.d_model, **recipe.model)
         nn.init.zeros_(self.transformer.proj_out.weight)
         nn.init.zeros_(self.transformer.proj_out.bias)
+        for block in self.transformer.blocks:
+            nn.init.constant_(block.attn1.norm_q.weight, recipe.qk_gain)
+            nn.init.constant_(block.attn1.norm_k.weight, recipe.qk_gain)
         if recipe.init_from is not None:
             for module in (self.transformer, self.text_encoder):
                 folder = recipe.init_from / ("transformer" if module is self.transformer else "text_encoder")
@@ -107,7 +110,8 @@ class TransformerObjective:
         ranks.share_of(run.batch_size)
         options = PoolOptions(run.batch_size, clips.num_groups, clips.uses, clips.subject_shares, clips.event_share,
                               num_lanes=clips.num_lanes, canvas_share=self._recipe.canvas_share,
-                              own_frame_share=clips.own_frame_share,
+                              own_frame_share=clips.own_frame_share, stills_share=clips.stills_share,
+                              stills_per_clip=clips.stills_per_clip,
                               share=ranks.share())
         device = precision.pick_device(run)
         encoder = LatentEncoder(self._recipe.vae, str(device), precision.uses_bfloat16(device, run))

@@ -1,0 +1,226 @@
+"""Train the perception that S2VTime uses on the toyworld: a matcher that finds subjects, a tiny CLIP that names them.
+
+    python scripts/train_toy_perception.py matcher     # half an hour on one core
+    python scripts/train_toy_perception.py clip        # the same
+
+A judge may know everybody, so both learn on the subjects of all splits, never-seen ones included; the clips, and with
+them all colours, patterns, poses and backgrounds, are others than those of the suites. `benchmarks/toy_perception.py`
+tells how right they are.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+import alchemint
+from alchemint.cli.allocator import keep_memory
+from alchemint.perception import toy
+from alchemint.perception.sightings import crop
+from alchemint.toyworld import Clip, WorldConfig, render_clip, sprites
+from alchemint.training.tokenizer import load_or_train
+
+FOLDER = Path(alchemint.__file__).parent / "assets" / "toy-perception"
+FIRST_CLIP = 1_000_000
+HELDOUT_SHARE = 0.15
+WORLD = WorldConfig()
+
+Rng = np.random.Generator
+
+
+def clips(seed: int) -> Iterator[Clip]:
+    """Yield clips of all subjects with one to four in each, without end."""
+    random = np.random.default_rng(seed)
+    for index in range(FIRST_CLIP * (seed + 1), FIRST_CLIP * (seed + 2)):
+        split = "heldout" if random.random() < HELDOUT_SHARE else "train"
+        yield render_clip(split, index, WORLD, num_subjects=int(random.choice([1, 2, 3, 4], p=[0.4, 0.4, 0.1, 0.1])))
+
+
+# The matcher.
+
+CLIPS_PER_STEP, FRAMES_PER_CLIP, SOUGHT_PER_CLIP = 12, 3, 4
+
+
+def train_matcher(steps: int) -> None:
+    """Train the matcher on frames with references of who is there, of recoloured doubles, and of strangers."""
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    matcher = toy.Matcher()
+    optimizer = torch.optim.AdamW(matcher.parameters(), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.1)
+    source, started, losses = clips(0), time.perf_counter(), []
+    for step in range(1, steps + 1):
+        frames, references, targets = _scenes([next(source) for _ in range(CLIPS_PER_STEP)], random)
+        num_frames = len(frames)
+        frame_of = torch.arange(num_frames).repeat_interleave(SOUGHT_PER_CLIP)
+        first = torch.arange(num_frames) // FRAMES_PER_CLIP * SOUGHT_PER_CLIP
+        reference_of = (first.unsqueeze(1) + torch.arange(SOUGHT_PER_CLIP)).flatten()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = matcher(_softened(frames, random), references, frame_of, reference_of).float()
+        logits = logits.unflatten(0, (num_frames, SOUGHT_PER_CLIP)).transpose(0, 1)
+        loss = _share_loss(logits, targets.transpose(0, 1))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(matcher.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        losses.append(loss.item())
+        if step % 50 == 0:
+            print(f"step {step}/{steps}  loss {np.mean(losses[-100:]):.4f}  "
+                  f"{step / (time.perf_counter() - started):.2f} steps/s", flush=True)
+            save_file(matcher.state_dict(), FOLDER / "matcher.safetensors")
+
+
+def _share_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return cross-entropy and Dice loss of logits and true shares (N, F, h, w)."""
+    logs = torch.cat([torch.zeros_like(logits[:1]), logits]).log_softmax(0)
+    entropy = -(torch.cat([1 - targets.sum(0, keepdim=True), targets]) * logs).sum(0).mean()
+    drawn = logs[1:].exp()
+    overlap = 2 * (drawn * targets).sum((2, 3)) + 1
+    return entropy * 5 + (1 - overlap / (drawn.sum((2, 3)) + targets.sum((2, 3)) + 1)).mean()
+
+
+def _scenes(group: list[Clip], random: Rng) -> tuple[Tensor, Tensor, Tensor]:
+    """Return frames (clips * frames), references (clips * sought) and shares (clips * frames, sought, h, w)."""
+    frames, references, targets = [], [], []
+    for row, clip in enumerate(group):
+        chosen = random.choice(len(clip.frames), FRAMES_PER_CLIP, replace=False)
+        frames.append(clip.frames[chosen])
+        sought = [(subject.references[0], clip.masks[number, chosen])
+                  for number, subject in enumerate(clip.subjects) if random.random() < 0.8]
+        nobody = np.zeros_like(clip.masks[0, chosen])
+        own = clip.subjects[random.integers(len(clip.subjects))].references[0]
+        strangers = [_recoloured(own, random), *(group[row - away].subjects[0].references[0] for away in (1, 2, 3, 4))]
+        sought = (sought + [(stranger, nobody) for stranger in strangers if stranger is not None])[:SOUGHT_PER_CLIP]
+        references += [toy.reference_canvas(picture) for picture, _ in sought]
+        targets.append(np.stack([mask for _, mask in sought], axis=1))
+    shares = F.avg_pool2d(torch.from_numpy(np.concatenate(targets)).float(), 4)
+    return toy.as_pixels(np.concatenate(frames)), toy.as_pixels(np.stack(references)), shares
+
+
+def _recoloured(reference: np.ndarray, random: Rng) -> np.ndarray | None:
+    """Return an RGBA picture with its colours exchanged, None where that changes too little to see (greys)."""
+    order = random.permutation(3)
+    double = reference[..., [*order, 3]]
+    solid = reference[..., 3] > 127
+    changed = np.abs(double[solid].astype(int) - reference[solid]).mean()
+    return double if changed > 25 else None
+
+
+def _softened(pictures: Tensor, random: Rng) -> Tensor:
+    """Blur half of the batches slightly, as a VAE does."""
+    if random.random() < 0.5:
+        return pictures
+    small = F.interpolate(pictures, scale_factor=float(random.uniform(0.5, 0.9)), mode="bilinear", antialias=True)
+    return F.interpolate(small, pictures.shape[-2:], mode="bilinear")
+
+
+# The tiny CLIP.
+
+SUBJECTS_PER_STEP, NEW_PER_STEP, POOL, PICTURE = 160, 32, 4000, 32
+
+View = tuple[np.ndarray, np.ndarray, str]
+"""A crop of a frame, the reference on grey, and the word of a subject."""
+
+
+def train_clip(steps: int) -> None:
+    """Train crops of frames, references and words of the same subject to lie close, all others apart."""
+    torch.manual_seed(0)
+    random = np.random.default_rng(1)
+    words = sorted({subject.word for split in ("train", "heldout") for subject in sprites.subjects(split)})
+    tokenizer = load_or_train(FOLDER / "clip", iter(words * 4), 1024)
+    model = CLIPModel(CLIPConfig(
+        text_config={"vocab_size": len(tokenizer), "hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 2,
+                     "num_attention_heads": 4, "max_position_embeddings": 16, "pad_token_id": tokenizer.pad_token_id,
+                     "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None, "projection_dim": 64},
+        vision_config={"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4,
+                       "image_size": PICTURE, "patch_size": 8, "projection_dim": 64},
+        projection_dim=64))
+    processor = CLIPImageProcessorPil(
+        do_resize=True, size={"height": PICTURE, "width": PICTURE}, do_center_crop=False, do_rescale=True,
+        do_normalize=True, image_mean=[0.5] * 3, image_std=[0.25] * 3, do_convert_rgb=True)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, steps, pct_start=0.1)
+    source, started, losses = clips(1), time.perf_counter(), []
+    pool = list(islice(_views(source, random), SUBJECTS_PER_STEP))
+    for step in range(1, steps + 1):
+        pool = pool[-POOL:] + list(islice(_views(source, random), NEW_PER_STEP))
+        drawn = [pool[number] for number in random.choice(len(pool), SUBJECTS_PER_STEP, replace=False)]
+        crops, references, names = (list(column) for column in zip(*drawn, strict=True))
+        pictures = torch.cat([_softened(_processed(processor, crops), random), _processed(processor, references)])
+        tokens = tokenizer(names, padding=True, truncation=True, max_length=16, return_tensors="pt")
+        with torch.autocast("cpu", torch.bfloat16):
+            seen, own = F.normalize(model.get_image_features(pixel_values=pictures).pooler_output.float(),
+                                    dim=-1).chunk(2)
+            told = F.normalize(model.get_text_features(
+                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output.float(), dim=-1)
+        scale = model.logit_scale.exp().clamp(max=50)
+        same_word = torch.tensor([[name == other for other in names] for name in names])
+        itself = torch.eye(len(names), dtype=torch.bool)
+        loss = (_contrast(scale * seen @ own.T, itself) + 0.5 * _contrast(scale * seen @ told.T, same_word)
+                + 0.5 * _contrast(scale * own @ told.T, same_word))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        losses.append(loss.item())
+        if step % 50 == 0:
+            print(f"step {step}/{steps}  loss {np.mean(losses[-100:]):.4f}  "
+                  f"{step / (time.perf_counter() - started):.2f} steps/s", flush=True)
+            model.save_pretrained(FOLDER / "clip")
+            processor.save_pretrained(FOLDER / "clip")
+
+
+def _contrast(logits: Tensor, positive: Tensor) -> Tensor:
+    """Return the symmetric contrastive loss of logits (n, n), where a row may have several that are right."""
+    def one_way(logits: Tensor) -> Tensor:
+        return (torch.logsumexp(logits, 1) - torch.logsumexp(logits.masked_fill(~positive, -torch.inf), 1)).mean()
+
+    return (one_way(logits) + one_way(logits.T)) / 2
+
+
+def _views(source: Iterator[Clip], random: Rng) -> Iterator[View]:
+    """Yield the subjects of clips, each with a loose crop of a frame that shows enough of it."""
+    for clip in source:
+        for subject, masks in zip(clip.subjects, clip.masks, strict=True):
+            areas = masks.sum((1, 2))
+            frame = int(random.choice(np.flatnonzero(areas >= 0.4 * areas.max())))
+            rows, columns = np.flatnonzero(masks[frame].any(1)), np.flatnonzero(masks[frame].any(0))
+            jitter = random.uniform(-3, 3, 4)
+            yield (crop(clip.frames[frame], (columns[0] + jitter[0], rows[0] + jitter[1],
+                                             columns[-1] + 1 + jitter[2], rows[-1] + 1 + jitter[3])),
+                   _tight(subject.references[0]), subject.word)
+
+
+def _tight(reference: np.ndarray) -> np.ndarray:
+    """Lay a cut-out on grey and cut it tight, as the benchmark does."""
+    image = Image.fromarray(reference)
+    image = image.crop(image.getchannel("A").getbbox())
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, (toy.GREY,) * 3), image).convert("RGB"))
+
+
+def _processed(processor: CLIPImageProcessorPil, pictures: list[np.ndarray]) -> Tensor:
+    pixels: Tensor = processor(images=pictures, return_tensors="pt")["pixel_values"]
+    return pixels
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("matcher", "clip"))
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    keep_memory()
+    torch.set_num_threads(arguments.threads)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (train_matcher if arguments.what == "matcher" else train_clip)(arguments.steps)

@@ -1,0 +1,28 @@
+"""The toy perception that the package ships."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import alchemint
+
+if TYPE_CHECKING:
+    from alchemint.perception.clip import ClipComparer
+    from alchemint.perception.watcher import Watcher
+
+FOLDER = Path(alchemint.__file__).parent / "assets" / "toy-perception"
+
+
+def toy_edition() -> str:
+    """Return a hash of the weights, by which scores of different editions are told apart."""
+    digest = hashlib.sha256()
+    for path in sorted(FOLDER.rglob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def load_toy() -> "tuple[Watcher, ClipComparer]":
+    """Load the toy perception that the package ships."""
+    from alchemint.perception.toy import load_toy_perception
+
+    return load_toy_perception(FOLDER)
