@@ -28,10 +28,10 @@ from PIL import Image, ImageFilter
 from alchemint import media, timeline
 from alchemint.cli import perceptions
 from alchemint.cli.systems import DECODED_TRUTH, clip_of, find_system
-from alchemint.perception.sightings import Sought, bounding_box, crop
+from alchemint.perception.sightings import Sought, as_crop, bounding_box, crop
 from alchemint.perception.watcher import Watcher
 from alchemint.s2vtime import metrics
-from alchemint.s2vtime.scoring import MIN_SHARE, Embedder, Judge, Row, on_neutral
+from alchemint.s2vtime.scoring import MIN_SHARE, Embedder, Judge, Row
 from alchemint.s2vtime.suite import Entry, Suite, load_suite
 
 SUITES = ("toy-single", "toy-dual", "toy-quad", "toy-similar")
@@ -125,7 +125,7 @@ def retrieval(embedder: Embedder, shown: list[tuple[Entry, np.ndarray]]) -> tupl
         for subject, masks in zip(entry.storyboard.subjects, clip.masks, strict=True):
             frame = int(masks.sum((1, 2)).argmax())
             crops.append(crop(video[frame], bounding_box(masks[frame])))
-            references.append(on_neutral(np.asarray(media.open_image(subject.images[0]))))
+            references.append(as_crop(np.asarray(media.open_image(subject.images[0]))))
             words.append(subject.word)
     embeds = embedder.embed_pictures(crops)
     vocabulary = sorted(set(words))

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
@@ -25,7 +24,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 import alchemint
 from alchemint.cli.allocator import keep_memory
 from alchemint.perception import toy
-from alchemint.perception.sightings import crop
+from alchemint.perception.sightings import as_crop, bounding_box, crop
 from alchemint.toyworld import Clip, WorldConfig, render_clip, sprites
 from alchemint.training.tokenizer import load_or_train
 
@@ -195,22 +194,13 @@ def _views(source: Iterator[Clip], random: Rng) -> Iterator[View]:
         for subject, masks in zip(clip.subjects, clip.masks, strict=True):
             areas = masks.sum((1, 2))
             frame = int(random.choice(np.flatnonzero(areas >= 0.4 * areas.max())))
-            rows, columns = np.flatnonzero(masks[frame].any(1)), np.flatnonzero(masks[frame].any(0))
-            jitter = random.uniform(-3, 3, 4)
-            yield (crop(clip.frames[frame], (columns[0] + jitter[0], rows[0] + jitter[1],
-                                             columns[-1] + 1 + jitter[2], rows[-1] + 1 + jitter[3])),
-                   _tight(subject.references[0]), subject.word)
-
-
-def _tight(reference: np.ndarray) -> np.ndarray:
-    """Lay a cut-out on grey and cut it tight, as the benchmark does."""
-    image = Image.fromarray(reference)
-    image = image.crop(image.getchannel("A").getbbox())
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, (toy.GREY,) * 3), image).convert("RGB"))
+            left, top, right, bottom = np.array(bounding_box(masks[frame])) + random.uniform(-3, 3, 4)
+            yield (crop(clip.frames[frame], (left, top, right, bottom)), as_crop(subject.references[0]), subject.word)
 
 
 def _processed(processor: CLIPImageProcessorPil, pictures: list[np.ndarray]) -> Tensor:
-    pixels: Tensor = processor(images=pictures, return_tensors="pt")["pixel_values"]
+    pixels: Tensor = processor(images=pictures, return_tensors="pt",
+                               input_data_format="channels_last")["pixel_values"]
     return pixels
 
 

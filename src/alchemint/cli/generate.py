@@ -19,7 +19,7 @@ from rich.console import Console
 from alchemint.cli.models import (
     MODEL_HELP,
     TOY,
-    Device,
+    DeviceOption,
     Dtype,
     ModelSource,
     find_model,
@@ -66,7 +66,7 @@ def generate(
         help="The part of the steps that is guided, as fractions.", show_default=False)] = None,
     batch_branches: Annotated[bool, typer.Option("--batch-branches/--sequential-branches", help="Run guidance's "
                               "evaluations as one batch, or one after the other with less memory.")] = True,
-    device: Annotated[Device, typer.Option(help="auto is cuda where there is one.")] = "auto",
+    device: DeviceOption = "auto",
     dtype: Annotated[Dtype, typer.Option(help="auto is bfloat16 on cuda and float32 on a CPU.")] = "auto",
     sheet: Annotated[bool, typer.Option("--sheet", help="Write a contact sheet (PNG) beside the video.")] = False,
     upscale: Annotated[int, typer.Option(min=1, help="Enlarge the video by this whole factor, pixels kept.")] = 1,
@@ -165,7 +165,7 @@ def _sample(
                 board, num_inference_steps=options.steps, guidance=options.guidance,
                 batch_branches=options.batch_branches, generator=torch.Generator("cpu").manual_seed(board.seed),
                 callback_on_step_end=on_step_end,
-            ).frames[0]
+            )[0][0]
     except torch.OutOfMemoryError as error:
         raise ValueError(f"the memory of {options.device} does not suffice; use --sequential-branches, a smaller width "
                          "and height, fewer frames or fewer references") from error

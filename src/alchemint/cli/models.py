@@ -3,7 +3,9 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
 
 import alchemint
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+DeviceOption = Annotated[Device, typer.Option(help="auto is cuda where there is one.")]
 
 TOY = "toy"
 TOY_FOLDER = Path(alchemint.__file__).parent / "assets" / "toy"

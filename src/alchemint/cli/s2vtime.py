@@ -1,18 +1,20 @@
 """`alchemint s2vtime`: run a system on a suite, score its videos, report."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from alchemint.cli.models import Device
+from alchemint.cli.models import DeviceOption
+from alchemint.cli.progress import progress
+from alchemint.cli.s2vtime_build import build
 from alchemint.cli.systems import OURS, SYSTEM_HELP
 
 if TYPE_CHECKING:
     from alchemint.s2vtime.runs import Mapper
-    from alchemint.s2vtime.scoring import Judge, Row
+    from alchemint.s2vtime.scoring import Judge
     from alchemint.s2vtime.spread import DeferredJudge
     from alchemint.s2vtime.suite import Suite
 
@@ -24,7 +26,6 @@ RayOption = Annotated[str | None, typer.Option(
     help="Spread over a Ray cluster: its address, auto for the one that this machine is in, local for a new one here.")]
 WorkersOption = Annotated[int | None, typer.Option(
     min=1, show_default=False, help="Workers on the cluster.  [default: one for each GPU, or CPU where it has none]")]
-DeviceOption = Annotated[Device, typer.Option(help="auto is cuda where there is one.")]
 
 
 def suites() -> None:
@@ -70,11 +71,14 @@ def run(
     entries = loaded.entries[:limit]
     mapper = _mapper(ray, workers)
     before = sum(opened.video(entry).is_file() for entry in entries)
+    given_up = 0 if retry else sum(opened.made(entry).is_file() for entry in entries) - before
     if before:
         typer.echo(f"{before} of {len(entries)} videos are there already")
+    if given_up:
+        typer.echo(f"{given_up} could not be made before; --retry tries them again")
     failed = 0
     rows = make_videos(opened, under_test, mapper, retry=retry, entries=entries)
-    for row in _progress(rows, len(entries) - before, "making"):
+    for row in progress(rows, len(entries) - before - given_up, "making"):
         if row["status"] != "made":
             failed += 1
             typer.echo(f"{row['id']}: {row['reason']}", err=True)
@@ -107,7 +111,7 @@ def score(
                {"detector": detector, "comparer": comparer, "tracker": tracker}.items() if value is not None}
     judge = _judge(perception, found.suite, weights, pick_device(device))
     failed = 0
-    for row in _progress(score_videos(found, judge, _mapper(ray, workers)), len(found.suite.entries), "scoring"):
+    for row in progress(score_videos(found, judge, _mapper(ray, workers)), len(found.suite.entries), "scoring"):
         if row["status"] != "ok":
             failed += 1
             typer.echo(f"{row['id']}: {row['reason']}", err=True)
@@ -137,7 +141,8 @@ def report(
     typer.echo(f"{page} shows it with every storyboard")
 
 
-s2vtime: dict[str, Callable[..., None]] = {"suites": suites, "run": run, "score": score, "report": report}
+s2vtime: dict[str, Callable[..., None]] = {
+    "suites": suites, "run": run, "score": score, "report": report, "build": build}
 
 
 def _mapper(address: str | None, workers: int | None) -> "Mapper":
@@ -179,14 +184,6 @@ def _grounded_judge(name: str, suite: "Suite", weights: dict[str, str], device: 
     watcher = load_grounded_sam2(**weights, device=device)
     assert watcher.comparer is not None
     return Judge(name, lambda video, sought: watcher.look(video, sought).masks, watcher.comparer, suite)
-
-
-def _progress(rows: "Iterable[Row]", total: int, what: str) -> "Iterable[Row]":
-    """Show a progress bar on stderr while rows come in."""
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(rows, what, total=total, console=Console(stderr=True), transient=True)
 
 
 def _print_summary(run: Any, judge: str) -> None:

@@ -68,7 +68,7 @@ class PipelineSystem:
 
         board = entry.storyboard.resolve(self.pipeline.defaults)
         generator = torch.Generator("cpu").manual_seed(board.seed or 0)
-        video = self.pipeline(board, num_inference_steps=self.num_inference_steps, generator=generator).frames[0]
+        video = self.pipeline(board, num_inference_steps=self.num_inference_steps, generator=generator)[0][0]
         assert board.fps is not None
         return (np.asarray(video) * 255).round().astype(np.uint8), board.fps
 

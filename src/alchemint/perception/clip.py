@@ -34,7 +34,9 @@ class ClipComparer:
         """Return unit vectors (pictures, dim) of pictures (height, width, 3) uint8 of any sizes."""
         rows = [np.zeros((0, self.model.config.projection_dim), np.float32)]
         for first in range(0, len(pictures), _PICTURES_PER_BATCH):
-            inputs = self.processor(images=list(pictures[first:first + _PICTURES_PER_BATCH]), return_tensors="pt")
+            # Said outright: of a picture three or four pixels high the processor would take the rows for channels.
+            inputs = self.processor(images=list(pictures[first:first + _PICTURES_PER_BATCH]), return_tensors="pt",
+                                    input_data_format="channels_last")
             features = self.model.get_image_features(
                 pixel_values=inputs["pixel_values"].to(self.model.device, self.model.dtype)).pooler_output
             rows.append(np.asarray(F.normalize(features.float(), dim=-1).cpu()))

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from PIL import Image
+
+from alchemint import media
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,14 @@ def crop(frame: np.ndarray, corners: tuple[float, float, float, float]) -> np.nd
     right = int(np.clip(np.ceil(corners[2]), left + 1, width))
     bottom = int(np.clip(np.ceil(corners[3]), top + 1, height))
     return frame[top:bottom, left:right]
+
+
+def as_crop(reference: np.ndarray) -> np.ndarray:
+    """Return a reference as a crop of a frame would show it, RGB: a cut-out is laid on grey and cut tight."""
+    if reference.shape[2] == 3:
+        return reference
+    image = Image.fromarray(reference)
+    return np.asarray(media.flattened(image.crop(image.getchannel("A").getbbox()), (media.NEUTRAL,) * 3))
 
 
 def bounding_box(mask: np.ndarray) -> tuple[float, float, float, float]:

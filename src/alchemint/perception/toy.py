@@ -17,12 +17,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from alchemint import media
 from alchemint.perception.clip import ClipComparer
 from alchemint.perception.sightings import Box, Sought, bounding_box
-from alchemint.perception.watcher import Watcher
+from alchemint.perception.watcher import Likeness, Watcher
 
-SIZE, CANVAS, GREY = 64, 44, 127
+SIZE, CANVAS = 64, 44
 _STRIDE = 4
+_LEAST_LIKENESS = 0.55
+"""Between what strangers reach and what subjects do, through the tiny CLIP."""
 
 
 class Matcher(nn.Module):
@@ -76,25 +79,49 @@ def shares(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class MatchingSight:
-    """A finder and a follower by the same network. A place shows a subject when its share of it is above `threshold`.
+    """A finder and a follower by the same network.
 
-    A single frame that differs from both of its neighbours, with a subject or without, is taken for a slip.
+    A subject is seen in a run of frames in which its share of some place is above `faint`, if in at least
+    `num_sure_frames` of them it is above `sure` in at least `sure_area` of the frame. So it is followed into the frames
+    where it fades or is half hidden, and what looks like it here and there for a moment is not taken for it. A single
+    frame that differs from both of its neighbours is taken for a slip.
     """
 
     matcher: Matcher
-    threshold: float = 0.4
+    sure: float = 0.7
+    faint: float = 0.15
+    num_sure_frames: int = 3
+    sure_area: float = 1 / 128
 
     def find(self, frames: np.ndarray, sought: Sought) -> list[Box]:
-        """Return at most one box a frame: around all that looks like the first reference. ValueError without one."""
+        """Return at most one box a frame: around all that surely looks like the first reference.
+
+        Raises ValueError when `sought` has no reference.
+        """
         drawn = self._draw(frames, [sought])[0]
-        return [Box(frame, bounding_box(drawn[frame] > self.threshold), float(drawn[frame].max()))
-                for frame in range(len(frames)) if drawn[frame].max() > self.threshold]
+        return [Box(frame, bounding_box(drawn[frame] > self.sure), float(drawn[frame].max()))
+                for frame in range(len(frames)) if drawn[frame].max() > self.sure]
 
     def follow(self, video: np.ndarray, anchors: Sequence[Box], sought: Sequence[Sought]) -> np.ndarray:
         """Return where each is seen, (N, F, height, width) bool. It is looked for anew on each frame."""
         if not sought:
             return np.zeros((0, *video.shape[:3]), bool)
-        return np.stack([_without_slips(masks) for masks in self._draw(video, sought) > self.threshold])
+        return np.stack([self._runs(drawn) for drawn in self._draw(video, sought)])
+
+    def _runs(self, drawn: np.ndarray) -> np.ndarray:
+        """Return the masks of the runs that count, of one subject's shares (F, height, width)."""
+        peaks = drawn.max((1, 2))
+        steady = _without_slips(peaks > self.faint)
+        sure = (drawn > self.sure).mean((1, 2)) >= self.sure_area
+        masks = drawn > np.maximum(peaks / 2, self.faint)[:, None, None]
+        present = np.zeros(len(drawn), bool)
+        numbers = np.cumsum(np.diff(steady, prepend=False) & steady) * steady
+        for number in range(1, int(numbers.max(initial=0)) + 1):
+            run = numbers == number
+            present |= run & (sure[run].sum() >= self.num_sure_frames)
+        for frame in np.flatnonzero(present & (peaks <= self.faint)):
+            masks[frame] = masks[frame - 1] | masks[frame + 1]
+        return masks & present[:, None, None]
 
     @torch.inference_mode()
     def _draw(self, video: np.ndarray, sought: Sequence[Sought]) -> np.ndarray:
@@ -122,39 +149,20 @@ def load_toy_perception(folder: Path) -> tuple[Watcher, ClipComparer]:
     clip = ClipComparer(CLIPModel.from_pretrained(folder / "clip").eval(),
                         AutoTokenizer.from_pretrained(folder / "clip"),
                         CLIPImageProcessorPil.from_pretrained(folder / "clip"), prompt="{}")
-    return Watcher(sight, sight, num_search_frames=1_000), clip
+    return Watcher(sight, sight, likeness=Likeness(clip, _LEAST_LIKENESS), num_search_frames=1_000), clip
 
 
 def reference_canvas(reference: np.ndarray) -> np.ndarray:
-    """Fit a picture, RGBA by what of it is visible, into (CANVAS, CANVAS, 3) uint8 on grey, with a margin."""
-    image = Image.fromarray(reference)
-    canvas = Image.new("RGB", (CANVAS, CANVAS), (GREY,) * 3)
-    if image.mode == "RGBA":
-        box = image.getchannel("A").getbbox()
-        image = image.convert("RGBa").crop(box) if box else image.convert("RGBa")
-    room = 0.8 * CANVAS
-    scale = room / max(image.size)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
-    place = (CANVAS - size[0]) // 2, (CANVAS - size[1]) // 2
-    if small.mode == "RGBa":
-        cut_out = small.convert("RGBA")
-        canvas.paste(cut_out, place, cut_out)
-    else:
-        canvas.paste(small, place)
-    return np.asarray(canvas)
+    """Lay a picture, RGBA by what of it is visible, on (CANVAS, CANVAS, 3) uint8 grey with a margin."""
+    return media.reference_canvas(Image.fromarray(reference), CANVAS, CANVAS, share=0.8)
 
 
 def as_pixels(pictures: np.ndarray) -> Tensor:
     """Convert uint8 (B, height, width, 3) to (B, 3, height, width), about -1..1, the canvas's grey being 0."""
-    return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() - GREY) / 128
+    return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() - media.NEUTRAL) / 128
 
 
-def _without_slips(masks: np.ndarray) -> np.ndarray:
-    """Return masks (F, height, width) with lone frames made like their neighbours."""
-    present = np.pad(masks.any((1, 2)), 1, mode="edge").astype(int)
-    steady = present[:-2] + present[1:-1] + present[2:] >= 2
-    kept = masks & steady[:, None, None]
-    for frame in np.flatnonzero(steady & ~masks.any((1, 2))):
-        kept[frame] = masks[frame - 1] | masks[frame + 1]
-    return kept
+def _without_slips(present: np.ndarray) -> np.ndarray:
+    """Return (F) bool with lone frames made like their neighbours."""
+    padded = np.pad(present, 1, mode="edge").astype(int)
+    return padded[:-2] + padded[1:-1] + padded[2:] >= 2

@@ -11,7 +11,16 @@ import numpy as np
 
 from alchemint.perception.clip import ClipComparer
 from alchemint.perception.sam2 import Sam2Follower
-from alchemint.perception.sightings import Box, Finder, Follower, Sought, crop, frames_to_search
+from alchemint.perception.sightings import (
+    Box,
+    Finder,
+    Follower,
+    Sought,
+    as_crop,
+    bounding_box,
+    crop,
+    frames_to_search,
+)
 
 DETECTOR, COMPARER, TRACKER = (
     "IDEA-Research/grounding-dino-base", "openai/clip-vit-large-patch14", "facebook/sam2.1-hiera-large")
@@ -29,15 +38,34 @@ class Sightings:
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """What was followed is dropped when it is, by `comparer`, less like the references than `least` (mean cosine)."""
+
+    comparer: ClipComparer
+    least: float
+    num_frames: int = 12
+
+    def holds(self, video: np.ndarray, masks: np.ndarray, sought: Sought) -> bool:
+        """Tell whether what masks (frames, height, width) show, on a few frames, is like the references."""
+        shown = np.flatnonzero(masks.any((1, 2)))
+        shown = shown[frames_to_search(len(shown), self.num_frames)]
+        seen = self.comparer.embed_pictures([crop(video[frame], bounding_box(masks[frame])) for frame in shown])
+        views = self.comparer.embed_pictures([as_crop(reference) for reference in sought.references])
+        return bool((seen @ views.T).max(1).mean() >= self.least)
+
+
+@dataclass(frozen=True)
 class Watcher:
     """Finds the sought on a few frames, picks the likeliest box, and follows it through the video.
 
     The likeliest box is the one whose content is most like the word by `comparer`; without one, the finder's surest.
+    `likeness` has the last word on what was followed, where there are references.
     """
 
     finder: Finder
     follower: Follower
     comparer: ClipComparer | None = None
+    likeness: Likeness | None = None
     num_search_frames: int = 8
 
     def look(self, video: np.ndarray, sought: Sequence[Sought]) -> Sightings:
@@ -51,6 +79,10 @@ class Watcher:
         masks = np.zeros((len(anchors), *video.shape[:3]), bool)
         masks[[anchor is not None for anchor in anchors]] = self.follower.follow(
             video, [anchor for anchor, _ in found], [one for _, one in found])
+        if self.likeness is not None:
+            for one, seen in zip(sought, masks, strict=True):
+                if one.references and seen.any() and not self.likeness.holds(video, seen, one):
+                    seen[:] = False
         return Sightings(masks, tuple(anchors))
 
     def _likeliest(self, video: np.ndarray, boxes: list[Box], word: str) -> Box | None:

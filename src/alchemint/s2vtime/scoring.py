@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from alchemint import media, timeline
-from alchemint.perception.sightings import Sought, bounding_box, crop
+from alchemint.perception.sightings import Sought, as_crop, bounding_box, crop
 from alchemint.s2vtime import metrics
 from alchemint.s2vtime.motion import measure_motion
 from alchemint.s2vtime.suite import Entry, Suite
@@ -67,7 +66,7 @@ class Judge:
         sought = [Sought(subject.word, _pictures(subject)) for subject in subjects]
         masks = self.look(video, sought)
         motion = measure_motion(video, fps)
-        references = [self.embedder.embed_pictures([on_neutral(picture) for picture in one.references])
+        references = [self.embedder.embed_pictures([as_crop(picture) for picture in one.references])
                       for one in sought]
         return {
             "id": entry.id, "status": "ok",
@@ -113,7 +112,7 @@ class Judge:
     @cached_property
     def _gallery(self) -> np.ndarray:
         """The embeddings (subjects, dim) of their first references."""
-        return self.embedder.embed_pictures([on_neutral(_picture(images[0])) for images in self._gallery_images])
+        return self.embedder.embed_pictures([as_crop(_picture(images[0])) for images in self._gallery_images])
 
 
 def timing(asked: metrics.Presence, present: metrics.Presence, fps: float) -> Row:
@@ -149,12 +148,3 @@ def _pictures(subject: Subject) -> tuple[np.ndarray, ...]:
 
 def _picture(image: Any) -> np.ndarray:
     return np.asarray(media.open_image(image))
-
-
-def on_neutral(picture: np.ndarray) -> np.ndarray:
-    """Lay a cut-out on grey and cut it tight, as a crop of a frame is; a whole picture stays as it is."""
-    if picture.shape[2] == 3:
-        return picture
-    image = Image.fromarray(picture)
-    image = image.crop(image.getchannel("A").getbbox())
-    return np.asarray(media.flattened(image, (media.NEUTRAL,) * 3))

@@ -3,14 +3,15 @@
     make_videos(run, DeferredSystem(..., load=...), over_ray("auto"))
 """
 
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alchemint.s2vtime.runs import Mapper
-from alchemint.s2vtime.scoring import Judge, Row
+from alchemint.s2vtime.runs import Mapper, Scorer
+from alchemint.s2vtime.scoring import Row
 from alchemint.s2vtime.suite import Entry
 from alchemint.s2vtime.systems import Abilities, System, Video
 
@@ -41,10 +42,10 @@ class DeferredJudge:
     """A judge whose models are loaded by `load` when the first video is scored; until then it is small to send."""
 
     name: str
-    load: Callable[[], Judge] = field(repr=False)
+    load: Callable[[], Scorer] = field(repr=False)
 
     @cached_property
-    def _judge(self) -> Judge:
+    def _judge(self) -> Scorer:
         return self.load()
 
     def score_file(self, path: Path, entry: Entry) -> Row:
@@ -71,21 +72,28 @@ def over_ray(address: str, num_workers: int | None = None) -> Mapper:
         began = not ray.is_initialized()
         if began:
             try:
+                _knock(address)
                 ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
-            except ConnectionError as error:
+            except OSError as error:
                 raise ValueError(f"no Ray cluster at {address}: {error}") from None
         try:
             resources = ray.cluster_resources()
-            unit = {"num_gpus": 1} if resources.get("GPU") else {"num_cpus": 1}
             room = int(resources.get("GPU") or resources["CPU"])
             count = min(num_workers or room, room, len(entries))
-            actor = ray.remote(max_restarts=-1, **unit)(_Worker)
-            yield from _gather(ray, [actor.remote(function) for _ in range(count)], entries, lost)
+            actor: Any = (ray.remote(num_gpus=1) if resources.get("GPU") else ray.remote(num_cpus=1))(_Worker)
+            yield from _gather(ray, lambda: actor.remote(function), count, entries, lost)
         finally:
             if began:
                 ray.shutdown()
 
     return mapped
+
+
+def _knock(address: str) -> None:
+    """Raise OSError when nobody listens at host:port; Ray itself would go on trying for minutes."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 class _Worker:
@@ -99,21 +107,26 @@ class _Worker:
         return self._function(entry)
 
 
-def _gather(ray: Any, workers: list[Any], entries: list[Entry], lost: Callable[[Entry, str], Row]) -> Iterator[Row]:
-    """Give each worker an entry at a time; an entry whose worker dies goes to the end of the queue, a few times."""
+def _gather(ray: Any, new_worker: Callable[[], Any], num_workers: int, entries: list[Entry],
+            lost: Callable[[Entry, str], Row]) -> Iterator[Row]:
+    """Give each worker an entry at a time. An entry whose worker dies goes to the end of the queue, a few times."""
     waiting = [(entry, 1) for entry in entries]
-    free, running = list(workers), {}
+    free = [new_worker() for _ in range(num_workers)]
+    running: dict[Any, tuple[Any, Entry, int]] = {}
     while waiting or running:
         while free and waiting:
             worker, (entry, tries) = free.pop(), waiting.pop(0)
             running[worker.run.remote(entry)] = (worker, entry, tries)
         (done,), _ = ray.wait(list(running), num_returns=1)
         worker, entry, tries = running.pop(done)
-        free.append(worker)
         try:
-            yield ray.get(done)
+            row = ray.get(done)
         except ray.exceptions.RayActorError as error:
+            free.append(new_worker())
             if tries < _TRIES:
                 waiting.append((entry, tries + 1))
             else:
                 yield lost(entry, f"the worker died {tries} times: {str(error).splitlines()[0]}")
+        else:
+            free.append(worker)
+            yield row

@@ -50,11 +50,19 @@ class Abilities:
 
 
 class System(Protocol):
-    """Makes videos. `settings` is all that decides them beside the storyboard, as plain JSON."""
+    """Makes videos."""
 
-    name: str
-    abilities: Abilities
-    settings: dict[str, Any]
+    @property
+    def name(self) -> str:
+        """The system's name."""
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it takes of a storyboard."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides its videos beside the storyboard, as plain JSON."""
 
     def make(self, entry: Entry) -> Video:
         """Return the video of an entry's storyboard; any exception is recorded as the reason of a failure."""
