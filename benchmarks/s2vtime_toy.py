@@ -62,8 +62,8 @@ def timed(*arguments: object) -> float:
 
 def table(suite: str, report: dict[str, Any]) -> list[str]:
     """Return the table's lines of one suite."""
-    names = {"truth (truth)": "clips", "truth-vae (truth-vae)": "clips through the VAE", "alchemint (alchemint)": "toy",
-             "alchemint (alchemint), shuffled": "toy, shuffled", "always on": "always on"}
+    names = {"truth": "clips", "truth-vae": "clips through the VAE", "alchemint": "toy",
+             "alchemint, shuffled": "toy, shuffled", "always on": "always on"}
     return [f"| {' | '.join([suite, title, *(cell(report['systems'][name].get(column)) for column in COLUMNS)])} |"
             for name, title in names.items()]
 

@@ -5,7 +5,9 @@
 
 A judge may know everybody, so both learn on the subjects of all splits, never-seen ones included; the clips, and with
 them all colours, patterns, poses and backgrounds, are others than those of the suites. `benchmarks/toy_perception.py`
-tells how right they are.
+tells how right they are. perception.json beside the weights holds what was set by hand: how like its references
+(mean cosine by the tiny CLIP) what was followed must be; on the suites' clips subjects reach 0.5 to 0.9, nearly all
+strangers less.
 """
 
 import argparse

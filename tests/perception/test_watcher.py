@@ -13,8 +13,8 @@ from alchemint.perception import sam2
 from alchemint.perception.clip import ClipComparer
 from alchemint.perception.grounding_dino import GroundingDinoFinder
 from alchemint.perception.sam2 import Sam2Follower
-from alchemint.perception.sightings import Box, Sought, crop, frames_to_search
-from alchemint.perception.watcher import Watcher, load_grounded_sam2
+from alchemint.perception.sightings import Box, Sought, as_crop, bounding_box, crop, frames_to_search
+from alchemint.perception.watcher import Likeness, Watcher, load_grounded_sam2
 
 
 @pytest.fixture
@@ -153,6 +153,38 @@ def test_what_is_never_found_has_no_mask(
     sightings = Watcher(strict, Sam2Follower(sam_model), comparer).look(video, [Sought("fox")])
     assert sightings.anchors == (None,)
     assert not sightings.masks.any()
+
+
+def test_what_is_too_unlike_its_references_is_dropped(
+    finder: GroundingDinoFinder, comparer: ClipComparer, sam_model: Any, video: np.ndarray
+) -> None:
+    """The mean cosine of what was followed to the likeliest reference decides; without references nothing does."""
+    follower = Sam2Follower(sam_model)
+    cut_out = np.dstack([video[0], np.full(video[0].shape[:2], 255, np.uint8)])
+    cut_out[:5, :, 3] = 0
+    sought = [Sought("fox", (video[5], cut_out)), Sought("red balloon")]
+    masks = Watcher(finder, follower, comparer).look(video, sought).masks
+    assert masks.any((1, 2, 3)).all()
+    frames = np.flatnonzero(masks[0].any((1, 2)))
+    frames = frames[frames_to_search(len(frames), 12)]
+    seen = comparer.embed_pictures([crop(video[frame], bounding_box(masks[0, frame])) for frame in frames])
+    likeness = (seen @ comparer.embed_pictures([video[5], as_crop(cut_out)]).T).max(1).mean()
+    for least, kept in ((likeness - 1e-4, True), (likeness + 1e-4, False)):
+        strict = Watcher(finder, follower, comparer, Likeness(comparer, float(least)))
+        looked = strict.look(video, sought).masks
+        assert np.array_equal(looked[0], masks[0] if kept else np.zeros_like(masks[0]))
+        assert np.array_equal(looked[1], masks[1])
+
+
+def test_a_cut_out_as_a_crop_would_show_it() -> None:
+    cut_out = np.zeros((8, 8, 4), np.uint8)
+    cut_out[2:5, 1:7] = (200, 10, 20, 255)
+    cut_out[3, 3] = (9, 9, 9, 0)
+    cropped = as_crop(cut_out)
+    assert cropped.shape == (3, 6, 3)
+    assert cropped[0, 0].tolist() == [200, 10, 20]
+    assert cropped[1, 2].tolist() == [127, 127, 127]
+    assert np.array_equal(as_crop(cut_out[..., :3]), cut_out[..., :3])
 
 
 def test_folders_of_the_real_layout_are_loaded(

@@ -14,9 +14,9 @@ FOLDER = Path(alchemint.__file__).parent / "assets" / "toy-perception"
 
 
 def toy_edition() -> str:
-    """Return a hash of the weights, by which scores of different editions are told apart."""
+    """Return a hash of the weights and settings, by which scores of different editions are told apart."""
     digest = hashlib.sha256()
-    for path in sorted(FOLDER.rglob("*.safetensors")):
+    for path in sorted(path for path in FOLDER.rglob("*") if path.is_file()):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
 

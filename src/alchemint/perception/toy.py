@@ -7,6 +7,7 @@ of two look-alikes the likelier one gets it. The words are not looked at.
 Shapes: F frames, N sought, frames SIZE x SIZE pixels, h x w = a quarter of that.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,6 @@ from alchemint.perception.watcher import Likeness, Watcher
 
 SIZE, CANVAS = 64, 44
 _STRIDE = 4
-_LEAST_LIKENESS = 0.55
-"""Between what strangers reach and what subjects do, through the tiny CLIP."""
 
 
 class Matcher(nn.Module):
@@ -41,6 +40,7 @@ class Matcher(nn.Module):
         self.compare = nn.ModuleList([nn.Conv2d(width, width, 3, 1, dilation, dilation=dilation)
                                       for dilation in (1, 2, 1)])
         self.out = nn.Conv2d(width, 1, 1)
+        assert self.out.bias is not None
         nn.init.constant_(self.out.bias, -2.5)
 
     def features(self, pictures: Tensor) -> Tensor:
@@ -143,13 +143,14 @@ def load_toy_perception(folder: Path) -> tuple[Watcher, ClipComparer]:
     from safetensors.torch import load_file
     from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
+    settings = json.loads((folder / "perception.json").read_text(encoding="utf-8"))
     matcher = Matcher()
     matcher.load_state_dict(load_file(folder / "matcher.safetensors"))
     sight = MatchingSight(matcher.eval())
     clip = ClipComparer(CLIPModel.from_pretrained(folder / "clip").eval(),
                         AutoTokenizer.from_pretrained(folder / "clip"),
                         CLIPImageProcessorPil.from_pretrained(folder / "clip"), prompt="{}")
-    return Watcher(sight, sight, likeness=Likeness(clip, _LEAST_LIKENESS), num_search_frames=1_000), clip
+    return Watcher(sight, sight, likeness=Likeness(clip, settings["least_likeness"]), num_search_frames=1_000), clip
 
 
 def reference_canvas(reference: np.ndarray) -> np.ndarray:

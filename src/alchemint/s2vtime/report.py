@@ -39,8 +39,9 @@ class Scored:
 
     @property
     def name(self) -> str:
-        """The name by which the report calls it: the system's, with the run's folder."""
-        return f"{self.run.system} ({self.run.folder.name})"
+        """The name by which the report calls it: the system's, and the run's folder where that has another name."""
+        folder = self.run.folder.resolve().name
+        return self.run.system if folder == self.run.system else f"{self.run.system} ({folder})"
 
 
 def write_report(scored: Sequence[Scored], judge: str, folder: Path) -> Path:
