@@ -71,7 +71,7 @@ def test_the_report_holds_what_was_scored(new_scored: Callable[..., Scored], tmp
 
     facts = json.loads((tmp_path / "report" / "report.json").read_text())
     mean = np.mean([row["subjects"][0]["t_iou"] for row in good.rows])
-    assert facts["systems"]["good (good)"]["t_iou"]["mean"] == pytest.approx(mean)
+    assert facts["systems"]["good"]["t_iou"]["mean"] == pytest.approx(mean)
     assert facts["systems"]["late (late)"]["never_seen"]["mean"] == pytest.approx(1 / NUM)
     assert facts["rows"]["late (late)"][2]["status"] == "failed"
     found = {one["metric"]: one for one in facts["comparisons"]}["t_iou"]
@@ -80,7 +80,7 @@ def test_the_report_holds_what_was_scored(new_scored: Callable[..., Scored], tmp
     markdown = (tmp_path / "report" / "report.md").read_text()
     lines = [line for line in markdown.splitlines() if line.startswith("| ")]
     assert len({line.count("|") for line in lines}) == 1
-    assert f"| good (good) | {mean:.3f} ±" in markdown
+    assert f"| good | {mean:.3f} ±" in markdown
     assert "| always on | 0.360 ±0.000 |" in markdown
 
     text = page.read_text()
