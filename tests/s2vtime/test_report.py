@@ -72,8 +72,8 @@ def test_the_report_holds_what_was_scored(new_scored: Callable[..., Scored], tmp
     facts = json.loads((tmp_path / "report" / "report.json").read_text())
     mean = np.mean([row["subjects"][0]["t_iou"] for row in good.rows])
     assert facts["systems"]["good"]["t_iou"]["mean"] == pytest.approx(mean)
-    assert facts["systems"]["late (late)"]["never_seen"]["mean"] == pytest.approx(1 / NUM)
-    assert facts["rows"]["late (late)"][2]["status"] == "failed"
+    assert facts["systems"]["late"]["never_seen"]["mean"] == pytest.approx(1 / NUM)
+    assert facts["rows"]["late"][2]["status"] == "failed"
     found = {one["metric"]: one for one in facts["comparisons"]}["t_iou"]
     assert found["difference"] > 0.3 and found["p_value"] < 0.1
 
