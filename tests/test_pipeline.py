@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 from alchemint import media
 from alchemint.diffusion.flow import sampling_sigmas
 from alchemint.diffusion.guidance import Guidance
-from alchemint.model_folder import read_defaults
+from alchemint.model_folder import read_defaults, read_guidance
 from alchemint.pipeline import AlchemintPipeline, AlchemintPipelineOutput
 from alchemint.storyboard import Event, Storyboard, StoryboardError, Subject
 
@@ -315,6 +315,21 @@ def test_it_comes_back_from_disk(pipeline: AlchemintPipeline, tmp_path: Path) ->
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
     for name in ("events", "two subjects"):
         assert torch.allclose(latents_of(loaded, BOARDS[name]), latents_of(pipeline, BOARDS[name]), atol=1e-4)
+
+
+def test_guidance_is_the_models_own_unless_told_otherwise(new_pipeline: NewPipeline, tmp_path: Path) -> None:
+    board = BOARDS["two subjects"]
+    pipeline = new_pipeline()
+    by_default, weaker = latents_of(pipeline, board), latents_of(pipeline, board, guidance=Guidance(text_scale=2.0))
+    assert not torch.allclose(by_default, weaker)
+    pipeline.register_to_config(guidance={"text_scale": 2.0})
+    pipeline.save_pretrained(tmp_path)
+    assert read_guidance(tmp_path) == {"text_scale": 2.0}
+    loaded = AlchemintPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.allclose(latents_of(loaded, board), weaker, atol=1e-4)
+    assert loaded.guidance == Guidance(text_scale=2.0)
+    assert torch.allclose(latents_of(loaded, board, guidance=Guidance()), by_default, atol=1e-4)
 
 
 def test_references_fill_the_share_of_their_canvas_that_the_model_was_trained_with(

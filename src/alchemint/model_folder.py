@@ -28,6 +28,13 @@ def read_defaults(folder: str | Path) -> tuple[Defaults, dict[str, Any]]:
     return defaults_of(pipeline, vae, transformer), transformer
 
 
+def read_guidance(folder: str | Path) -> dict[str, Any]:
+    """Return the values of guidance that a pipeline folder names as its model's own, by name."""
+    index = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
+    guidance: dict[str, Any] = index.get("guidance") or {}
+    return guidance
+
+
 def defaults_of(pipeline: Mapping[str, Any], vae: Mapping[str, Any], transformer: Mapping[str, Any]) -> Defaults:
     """Return what a model makes when a storyboard does not say, and what it takes, from its three configs."""
     encoding = transformer["event_encoding"]

@@ -67,7 +67,7 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     width, height, num_frames and fps are what the model makes when a storyboard does not say; max_prompt_tokens and
     max_event_tokens are the lengths to which texts are cut and padded, canvas_share how much of its canvas a cut-out
-    reference fills, as in training.
+    reference fills, as in training; guidance holds the values of `Guidance` that suit the model better than its own.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -87,16 +87,17 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         max_prompt_tokens: int = 512,
         max_event_tokens: int = 128,
         canvas_share: float = media.CANVAS_SHARE,
+        guidance: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer,
                               scheduler=scheduler)
         self.register_to_config(width=width, height=height, num_frames=num_frames, fps=fps,
                                 max_prompt_tokens=max_prompt_tokens, max_event_tokens=max_event_tokens,
-                                canvas_share=canvas_share)
+                                canvas_share=canvas_share, guidance=guidance or {})
         self._interrupt = False
         self._num_timesteps = 0
-        self._guidance = Guidance()
+        self._guidance = Guidance(**self.config.guidance)
 
     @property
     def defaults(self) -> Defaults:
@@ -138,18 +139,18 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         Storyboards of a list must agree in size and number of frames. Those with equal numbers of references run as
         one batch; each video is the same as if it were made alone.
 
-        num_inference_steps: Euler steps. guidance: see `Guidance`. batch_branches: run guidance's evaluations as one
-        batch, or one after the other with less memory. generator: one, or one for each storyboard; without it each
-        storyboard's seed decides. latents: the noise to start from, (batch, C, T, H, W). output_type: np, pt, pil or
-        latent. callback_on_step_end(pipe, step, timestep, tensors) may return changed `latents`. attention_kwargs:
-        passed on to the transformer ("scale" weighs its LoRA).
+        num_inference_steps: Euler steps. guidance: the model's own when None. batch_branches: run guidance's
+        evaluations as one batch, or one after the other with less memory. generator: one, or one for each storyboard;
+        without it each storyboard's seed decides. latents: the noise to start from, (batch, C, T, H, W). output_type:
+        np, pt, pil or latent. callback_on_step_end(pipe, step, timestep, tensors) may return changed `latents`.
+        attention_kwargs: passed on to the transformer ("scale" weighs its LoRA).
 
         Raises StoryboardError for what the model cannot make, and ValueError for other faults of the arguments.
         """
         boards = [storyboard] if isinstance(storyboard, Storyboard) else list(storyboard)
         boards = [board.resolve(self.defaults) for board in boards]
         self._check(boards, num_inference_steps, output_type, callback_on_step_end_tensor_inputs)
-        self._guidance = guidance or Guidance()
+        self._guidance = guidance or Guidance(**self.config.guidance)
         self._interrupt = False
         batches = _batches_of_equal_shape(boards)
         self._num_timesteps = num_inference_steps * len(batches)

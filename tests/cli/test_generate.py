@@ -79,6 +79,8 @@ def test_a_dry_run_reads_no_weights_and_writes_nothing(
 @pytest.mark.parametrize(("options", "evaluations"), [
     (["--image-scale", 0, "--text-scale", 0], "1 evaluations"),
     (["--guidance", "joint", "--joint-scale", 1], "4 evaluations"),
+    (["--image-scale", 2.5], "chained 2.5/2 guidance"),
+    (["--guidance", "joint", "--text-scale", 1, "--joint-scale", 1], "joint 3/1/1 guidance"),
     (["--guidance-interval", 0, 0.5], "1 or 3 evaluations (80 in all)"),
 ])
 def test_the_plan_tells_the_work(alchemint: Alchemint, options: list[object], evaluations: str) -> None:

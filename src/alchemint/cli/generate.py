@@ -59,8 +59,10 @@ def generate(
                                                help="Of the noise, instead of the storyboard's.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 40,
     guidance: Annotated[str | None, typer.Option(help="chained or joint.")] = None,
-    image_scale: Annotated[float | None, typer.Option(help="How strongly the reference images steer.")] = None,
-    text_scale: Annotated[float | None, typer.Option(help="How strongly the prompt steers.")] = None,
+    image_scale: Annotated[float | None, typer.Option(help="How strongly the reference images steer.  "
+                                                       "[default: the model's own]", show_default=False)] = None,
+    text_scale: Annotated[float | None, typer.Option(help="How strongly the prompt steers.  [default: the "
+                                                      "model's own]", show_default=False)] = None,
     joint_scale: Annotated[float | None, typer.Option(help="How strongly both together steer (joint only).")] = None,
     guidance_interval: Annotated[tuple[float, float] | None, typer.Option(
         help="The part of the steps that is guided, as fractions.", show_default=False)] = None,
@@ -84,7 +86,7 @@ def generate(
 
     with console.status("reading"):
         from alchemint.diffusion.guidance import Guidance
-        from alchemint.model_folder import read_defaults
+        from alchemint.model_folder import read_defaults, read_guidance
         from alchemint.storyboard import load_storyboard
 
         defaults, transformer = read_defaults(source.config_folder)
@@ -95,7 +97,8 @@ def generate(
         typer.echo(f"warning: {warning}", err=True)
     given: dict[str, Any] = {"mode": guidance, "image_scale": image_scale, "text_scale": text_scale,
                              "joint_scale": joint_scale, "interval": guidance_interval}
-    chosen = Guidance(**{name: value for name, value in given.items() if value is not None})
+    chosen = Guidance(**read_guidance(source.config_folder)
+                      | {name: value for name, value in given.items() if value is not None})
     chosen_device = pick_device(device)
     options = Options(steps, chosen, batch_branches, chosen_device, pick_dtype(dtype, chosen_device), upscale)
     _show_plan(console, board, options, model, transformer, defaults.size_multiple)
@@ -141,10 +144,16 @@ def _show_plan(
         f"video   {board.width} x {board.height}, {board.num_frames} frames at {board.fps:g} fps ({seconds:g} s)",
         f"tokens  {tokens} = {sum(counts.values())}",
         f"work    {options.steps} steps of {evaluations} evaluations ({sum(guided)} in all), "
-        f"{options.guidance.mode} guidance",
+        f"{_in_words(options.guidance)} guidance",
         f"with    {model} on {options.device} in {options.dtype}, seed {board.seed}",
     ):
         console.print(line, markup=False, highlight=False)
+
+
+def _in_words(guidance: "Guidance") -> str:
+    """Return "chained 3/2": mode, and scales of images, of text, and in joint mode of both."""
+    scales = [guidance.image_scale, guidance.text_scale, *([guidance.joint_scale] if guidance.mode == "joint" else [])]
+    return f"{guidance.mode} {'/'.join(f'{scale:g}' for scale in scales)}"
 
 
 def _sample(

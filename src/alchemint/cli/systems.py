@@ -28,13 +28,15 @@ def find_system(name: str, model: str | None, steps: int | None, device: Device)
     chosen = pick_device(device)
     if name in (OURS, DECODED_TRUTH):
         weights = model or "toy"
-        find_model(weights)  # a wrong name is told at once
+        source = find_model(weights)  # a wrong name is told at once
         if name == DECODED_TRUTH:
             return DeferredSystem(name, Abilities(), {"model": weights}, partial(_truth, weights, chosen))
         from alchemint.diffusion.guidance import Guidance
+        from alchemint.model_folder import read_guidance
 
         dtype, num_steps = pick_dtype("auto", chosen), steps or 40
-        settings = {"model": weights, "steps": num_steps, "guidance": asdict(Guidance()), "dtype": dtype}
+        settings = {"model": weights, "steps": num_steps, "dtype": dtype,
+                    "guidance": asdict(Guidance(**read_guidance(source.config_folder)))}
         return DeferredSystem(name, Abilities(), settings, partial(_ours, weights, num_steps, chosen, dtype))
     if name == TRUTH:
         return DeferredSystem(name, Abilities(), {}, _truth)

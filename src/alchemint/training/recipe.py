@@ -139,12 +139,12 @@ class TransformerRecipe(_Section):
     dropout: Dropout = Dropout()
     init_from: Path | None = Field(None, description="exported pipeline whose transformer, text encoder and tokenizer "
                                                      "to start from, in place of random weights")
-    qk_gain: float = Field(1.0, gt=0, description="gains that self-attention's query and key norms begin with, from "
-                           "scratch; above 1, attention can single out one token from the start")
     subject_weight: float = Field(1.0, description="extra loss weight of latents that show a subject")
     attention_backend: str | None = Field(None, description="one of diffusers' attention backends; theirs when absent")
     canvas_share: float = Field(0.8, gt=0, le=1, description="how much of its canvas a cut-out reference fills; best "
                                                              "about the size that subjects have in videos")
+    guidance: dict[str, Any] = Field({}, description="what the exported model is sampled with unless told otherwise, "
+                                                     "as in text_scale: 2.0; no part of training")
     flow_shift: float = Field(1.0, gt=0, description="shift of the training timesteps; 1: uniform")
     optimizer: Optimizer
     run: Run
@@ -181,7 +181,8 @@ def fingerprint(recipe: Recipe) -> str:
     """Return a hash of all that decides the weights: the recipe without its paths, lengths and machine settings."""
     machine = set(Run.model_fields) - {"batch_size", "ema_decay", "precision"}
     paths = {"output": True, "vae": True, "init_from": True}
-    values = recipe.model_dump(mode="json", exclude={**paths, "attention_backend": True, "run": machine})
+    values = recipe.model_dump(mode="json", exclude={**paths, "attention_backend": True, "guidance": True,
+                                                       "run": machine})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

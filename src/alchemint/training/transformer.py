@@ -71,9 +71,6 @@ class TransformerObjective:
         self.transformer = AlchemintTransformer3DModel(text_dim=options.d_model, **recipe.model)
         nn.init.zeros_(self.transformer.proj_out.weight)
         nn.init.zeros_(self.transformer.proj_out.bias)
-        for block in self.transformer.blocks:
-            nn.init.constant_(block.attn1.norm_q.weight, recipe.qk_gain)
-            nn.init.constant_(block.attn1.norm_k.weight, recipe.qk_gain)
         if recipe.init_from is not None:
             for module in (self.transformer, self.text_encoder):
                 folder = recipe.init_from / ("transformer" if module is self.transformer else "text_encoder")
@@ -190,7 +187,8 @@ class TransformerObjective:
             tokenizer=self.tokenizer, text_encoder=self.text_encoder, vae=vae, transformer=self.transformer,
             scheduler=FlowMatchEulerDiscreteScheduler(shift=5.66), width=world.width, height=world.height,
             num_frames=world.num_frames, fps=world.fps, max_prompt_tokens=options.max_prompt_tokens,
-            max_event_tokens=options.max_event_tokens, canvas_share=self._recipe.canvas_share)
+            max_event_tokens=options.max_event_tokens, canvas_share=self._recipe.canvas_share,
+            guidance=self._recipe.guidance)
 
 
 def draw_kept(batch_size: int, dropout: Dropout, generator: torch.Generator) -> tuple[Tensor, Tensor]:
