@@ -1,5 +1,6 @@
 """Which model a command is to use: the one that the package ships, a folder, or a name on the Hugging Face hub."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ DeviceOption = Annotated[Device, typer.Option(help="auto is cuda where there is 
 TOY = "toy"
 TOY_FOLDER = Path(alchemint.__file__).parent / "assets" / "toy"
 
+_HASHED_BYTES = 2**20
+
 MODEL_HELP = "toy (the one that the package ships), a folder, or a name on the Hugging Face hub"
 
 
@@ -28,6 +31,26 @@ class ModelSource:
 
     pretrained: str
     config_folder: Path
+
+    @property
+    def edition(self) -> str:
+        """What tells one state of the weights from another: a hub's revision, or a hash of a folder's files.
+
+        Of large files only the size and a MiB at either end are hashed; retrained weights differ there, too.
+        """
+        if not Path(self.pretrained).is_dir():
+            return self.config_folder.name
+        digest = hashlib.sha256()
+        for path in sorted(self.config_folder.rglob("*")):
+            if path.suffix not in (".json", ".safetensors"):
+                continue
+            size = path.stat().st_size
+            digest.update(f"{path.relative_to(self.config_folder)} {size}".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_HASHED_BYTES))
+                file.seek(max(0, size - _HASHED_BYTES))
+                digest.update(file.read(_HASHED_BYTES))
+        return digest.hexdigest()[:12]
 
 
 def find_model(name: str) -> ModelSource:

@@ -30,12 +30,13 @@ def find_system(name: str, model: str | None, steps: int | None, device: Device)
         weights = model or "toy"
         source = find_model(weights)  # a wrong name is told at once
         if name == DECODED_TRUTH:
-            return DeferredSystem(name, Abilities(), {"model": weights}, partial(_truth, weights, chosen))
+            settings: dict[str, Any] = {"model": weights, "edition": source.edition}
+            return DeferredSystem(name, Abilities(), settings, partial(_truth, weights, chosen))
         from alchemint.diffusion.guidance import Guidance
         from alchemint.model_folder import read_guidance
 
         dtype, num_steps = pick_dtype("auto", chosen), steps or 40
-        settings = {"model": weights, "steps": num_steps, "dtype": dtype,
+        settings = {"model": weights, "edition": source.edition, "steps": num_steps, "dtype": dtype,
                     "guidance": asdict(Guidance(**read_guidance(source.config_folder)))}
         return DeferredSystem(name, Abilities(), settings, partial(_ours, weights, num_steps, chosen, dtype))
     if name == TRUTH:
