@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from alchemint.cli.models import TOY_FOLDER
@@ -19,6 +20,7 @@ from alchemint.media import read_video
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PARK = EXAMPLES / "park.yaml"
+SEED = yaml.safe_load(PARK.read_text(encoding="utf-8"))["seed"]
 
 Alchemint = Callable[..., Any]
 
@@ -32,7 +34,7 @@ def test_a_video_its_record_and_its_sheet(alchemint: Alchemint, tmp_path: Path) 
     frames, fps = read_video(target)
     board = record["storyboard"]
     assert frames.shape == (board["num_frames"], 2 * board["height"], 2 * board["width"], 3)
-    assert (fps, board["seed"]) == (board["fps"], 7)
+    assert (fps, board["seed"]) == (board["fps"], SEED)
     assert record["options"]["steps"] == 2
     assert record["versions"].keys() == {"alchemint", "torch", "diffusers", "transformers"}
     with Image.open(target.with_suffix(".png")) as sheet:
@@ -131,7 +133,7 @@ def test_an_interrupted_generation_leaves_no_file(tmp_path: Path, number: signal
                "--steps", "1000000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        while "seed 7" not in process.stdout.readline():
+        while f"seed {SEED}" not in process.stdout.readline():
             assert process.poll() is None
         time.sleep(3)
         process.send_signal(number)
