@@ -12,9 +12,9 @@ strangers less.
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,14 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
-import alchemint
 from alchemint.cli.allocator import keep_memory
+from alchemint.cli.perceptions import FOLDER
 from alchemint.perception import toy
 from alchemint.perception.sightings import as_crop, bounding_box, crop
 from alchemint.toyworld import Clip, WorldConfig, render_clip, sprites
 from alchemint.training.tokenizer import load_or_train
 
-FOLDER = Path(alchemint.__file__).parent / "assets" / "toy-perception"
 FIRST_CLIP = 1_000_000
 HELDOUT_SHARE = 0.15
 WORLD = WorldConfig()
@@ -46,6 +45,26 @@ def clips(seed: int) -> Iterator[Clip]:
         yield render_clip(split, index, WORLD, num_subjects=int(random.choice([1, 2, 3, 4], p=[0.4, 0.4, 0.1, 0.1])))
 
 
+def _fit(model: torch.nn.Module, loss_of_a_step: Callable[[], Tensor], save: Callable[[], None], steps: int, lr: float,
+         weight_decay: float) -> None:
+    """Train `model` by AdamW in one cycle of the learning rate, up to `lr`; save and tell how it goes on the way."""
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.1)
+    started, losses = time.perf_counter(), []
+    for step in range(1, steps + 1):
+        loss = loss_of_a_step()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        losses.append(loss.item())
+        if step % 50 == 0:
+            print(f"step {step}/{steps}  loss {np.mean(losses[-100:]):.4f}  "
+                  f"{step / (time.perf_counter() - started):.2f} steps/s", flush=True)
+            save()
+
+
 # The matcher.
 
 CLIPS_PER_STEP, FRAMES_PER_CLIP, SOUGHT_PER_CLIP = 12, 3, 4
@@ -56,10 +75,9 @@ def train_matcher(steps: int) -> None:
     torch.manual_seed(0)
     random = np.random.default_rng(0)
     matcher = toy.Matcher()
-    optimizer = torch.optim.AdamW(matcher.parameters(), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.1)
-    source, started, losses = clips(0), time.perf_counter(), []
-    for step in range(1, steps + 1):
+    source = clips(0)
+
+    def loss_of_a_step() -> Tensor:
         frames, references, targets = _scenes([next(source) for _ in range(CLIPS_PER_STEP)], random)
         num_frames = len(frames)
         frame_of = torch.arange(num_frames).repeat_interleave(SOUGHT_PER_CLIP)
@@ -68,17 +86,10 @@ def train_matcher(steps: int) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             logits = matcher(_softened(frames, random), references, frame_of, reference_of).float()
         logits = logits.unflatten(0, (num_frames, SOUGHT_PER_CLIP)).transpose(0, 1)
-        loss = _share_loss(logits, targets.transpose(0, 1))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(matcher.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        losses.append(loss.item())
-        if step % 50 == 0:
-            print(f"step {step}/{steps}  loss {np.mean(losses[-100:]):.4f}  "
-                  f"{step / (time.perf_counter() - started):.2f} steps/s", flush=True)
-            save_file(matcher.state_dict(), FOLDER / "matcher.safetensors")
+        return _share_loss(logits, targets.transpose(0, 1))
+
+    _fit(matcher, loss_of_a_step, lambda: save_file(matcher.state_dict(), FOLDER / "matcher.safetensors"), steps,
+         lr=3e-3, weight_decay=0.01)
 
 
 def _share_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -149,12 +160,11 @@ def train_clip(steps: int) -> None:
     processor = CLIPImageProcessorPil(
         do_resize=True, size={"height": PICTURE, "width": PICTURE}, do_center_crop=False, do_rescale=True,
         do_normalize=True, image_mean=[0.5] * 3, image_std=[0.25] * 3, do_convert_rgb=True)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, steps, pct_start=0.1)
-    source, started, losses = clips(1), time.perf_counter(), []
-    pool = list(islice(_views(source, random), SUBJECTS_PER_STEP))
-    for step in range(1, steps + 1):
-        pool = pool[-POOL:] + list(islice(_views(source, random), NEW_PER_STEP))
+    source = clips(1)
+    pool = deque(islice(_views(source, random), SUBJECTS_PER_STEP), maxlen=POOL + NEW_PER_STEP)
+
+    def loss_of_a_step() -> Tensor:
+        pool.extend(islice(_views(source, random), NEW_PER_STEP))
         drawn = [pool[number] for number in random.choice(len(pool), SUBJECTS_PER_STEP, replace=False)]
         crops, references, names = (list(column) for column in zip(*drawn, strict=True))
         pictures = torch.cat([_softened(_processed(processor, crops), random), _processed(processor, references)])
@@ -167,19 +177,14 @@ def train_clip(steps: int) -> None:
         scale = model.logit_scale.exp().clamp(max=50)
         same_word = torch.tensor([[name == other for other in names] for name in names])
         itself = torch.eye(len(names), dtype=torch.bool)
-        loss = (_contrast(scale * seen @ own.T, itself) + 0.5 * _contrast(scale * seen @ told.T, same_word)
+        return (_contrast(scale * seen @ own.T, itself) + 0.5 * _contrast(scale * seen @ told.T, same_word)
                 + 0.5 * _contrast(scale * own @ told.T, same_word))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        losses.append(loss.item())
-        if step % 50 == 0:
-            print(f"step {step}/{steps}  loss {np.mean(losses[-100:]):.4f}  "
-                  f"{step / (time.perf_counter() - started):.2f} steps/s", flush=True)
-            model.save_pretrained(FOLDER / "clip")
-            processor.save_pretrained(FOLDER / "clip")
+
+    def save() -> None:
+        model.save_pretrained(FOLDER / "clip")
+        processor.save_pretrained(FOLDER / "clip")
+
+    _fit(model, loss_of_a_step, save, steps, lr=1.5e-3, weight_decay=0.05)
 
 
 def _contrast(logits: Tensor, positive: Tensor) -> Tensor:
