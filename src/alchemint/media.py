@@ -15,6 +15,7 @@ from typing import Any
 import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from numpy.typing import ArrayLike
 from PIL import Image, ImageOps
 
 NEUTRAL = 127
@@ -110,6 +111,11 @@ def reference_canvas(image: Image.Image, width: int, height: int, share: float =
         through = (255 - pixels[..., 3:].astype(np.uint16)) * NEUTRAL + 127
         target[:] = np.minimum(pixels[..., :3] + through // 255, 255)
     return canvas
+
+
+def as_uint8(frames: ArrayLike) -> np.ndarray:
+    """Convert 0..1, as pipelines of diffusers give frames, to uint8 0..255."""
+    return (np.asarray(frames) * 255).round().astype(np.uint8)
 
 
 def flattened(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:

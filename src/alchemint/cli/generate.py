@@ -160,8 +160,9 @@ def _sample(
     console: Console, board: "Storyboard", options: Options, source: ModelSource
 ) -> tuple["np.ndarray", dict[str, float]]:
     """Return the frames, (frames, height, width, 3) uint8, and the seconds that loading and sampling took."""
-    import numpy as np
     import torch
+
+    from alchemint import media
 
     begun = time.perf_counter()
     with console.status("loading the model"):
@@ -178,8 +179,8 @@ def _sample(
     except torch.OutOfMemoryError as error:
         raise ValueError(f"the memory of {options.device} does not suffice; use --sequential-branches, a smaller width "
                          "and height, fewer frames or fewer references") from error
-    frames = (np.asarray(video) * 255).round().astype(np.uint8)
-    return frames, {"loading": round(loaded - begun, 2), "sampling": round(time.perf_counter() - loaded, 2)}
+    seconds = {"loading": round(loaded - begun, 2), "sampling": round(time.perf_counter() - loaded, 2)}
+    return media.as_uint8(video), seconds
 
 
 @contextmanager

@@ -66,14 +66,15 @@ class PipelineSystem:
 
     def make(self, entry: "Entry") -> "Video":
         """Sample the storyboard with its own seed, 0 where it has none."""
-        import numpy as np
         import torch
+
+        from alchemint import media
 
         board = entry.storyboard.resolve(self.pipeline.defaults)
         generator = torch.Generator("cpu").manual_seed(board.seed or 0)
         video = self.pipeline(board, num_inference_steps=self.num_inference_steps, generator=generator)[0][0]
         assert board.fps is not None
-        return (np.asarray(video) * 255).round().astype(np.uint8), board.fps
+        return media.as_uint8(video), board.fps
 
 
 @dataclass

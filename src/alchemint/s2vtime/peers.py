@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline, WanPipeline, WanVACEPipeline
 
@@ -108,4 +107,4 @@ def _made(pipeline: DiffusionPipeline, board: Storyboard, form: Format, **condit
         height=board.height or form.height, num_frames=num_frames, num_inference_steps=form.num_inference_steps,
         guidance_scale=form.guidance_scale, output_type="np",
         generator=torch.Generator("cpu").manual_seed(board.seed or 0), **conditions).frames[0]
-    return (np.asarray(frames) * 255).round().astype(np.uint8), fps
+    return media.as_uint8(frames), fps

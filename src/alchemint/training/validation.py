@@ -33,7 +33,7 @@ def write_sheet(pipeline: AlchemintPipeline, heldout: ClipSource, path: Path) ->
     (videos,) = pipeline([storyboard_of(clip, seed=0) for clip in clips], return_dict=False)
     rows = []
     for clip, video in zip(clips, videos, strict=True):
-        made = (np.asarray(video) * 255).round().astype(np.uint8)
+        made = media.as_uint8(video)
         references = _references(clip)
         rows += [np.concatenate([references, *clip.frames[::_EVERY]], axis=1),
                  np.concatenate([np.full_like(references, 255), *made[::_EVERY]], axis=1)]
