@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from alchemint.records import ClipRecord, Entity, Reference, TimedCaption, Track, read_records, write_records
+from alchemint.records import (
+    ClipRecord,
+    Entity,
+    Reference,
+    TimedCaption,
+    Track,
+    read_placed_records,
+    read_record,
+    read_records,
+    write_records,
+)
 
 
 def new_record(**changes: Any) -> ClipRecord:
@@ -26,6 +36,17 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) == 2
     assert list(read_records(tmp_path)) == records
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_record_is_found_again_by_its_place(tmp_path: Path) -> None:
+    records = [new_record(clip_id=f"clip {number}", caption="é" * number) for number in range(4)]
+    write_records(tmp_path, records)
+    placed = list(read_placed_records(tmp_path))
+    assert [record for _, record in placed] == records
+    for place, record in reversed(placed):
+        assert read_record(tmp_path, place) == record
+    with pytest.raises(ValueError, match=r"records\.jsonl: no valid clip record at byte 3; the file has changed"):
+        read_record(tmp_path, 3)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

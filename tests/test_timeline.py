@@ -71,6 +71,28 @@ def test_a_span_reaches_from_the_first_to_the_last_frame() -> None:
     assert timeline.latent_span_of((0.5, 3.0), 6.0, 25) == (timeline.tau(3), timeline.tau(17))
 
 
+@given(st.integers(0, 9), st.integers(1, 60), FPS, FPS)
+def test_a_window_shows_the_nearest_frames(start: int, num_frames: int, fps: float, clip_fps: float) -> None:
+    window = timeline.window_frames(start, num_frames, fps, clip_fps)
+    assert len(window) == num_frames
+    for frame, shown in enumerate(window):
+        assert abs((shown - start) / clip_fps - frame / fps) <= 0.5 / clip_fps + 1e-6
+    if fps == clip_fps:
+        assert window == list(range(start, start + num_frames))
+
+
+def test_halves_are_rounded_up_so_that_windows_step_evenly() -> None:
+    assert timeline.window_frames(1, 5, 20.0, 30.0) == [1, 3, 4, 6, 7]
+    assert timeline.window_frames(0, 4, 16.0, 8.0) == [0, 1, 1, 2]
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=20), st.integers(0, 50), st.integers(0, 50))
+def test_frames_of_a_window_agree_with_a_loop(window: list[int], one: int, other: int) -> None:
+    window, (first, last) = sorted(window), sorted((one, other))
+    found = [number for number in range(len(window)) if window[number] in range(first, last + 1)]
+    assert timeline.frames_of_window((first, last), window) == ((min(found), max(found)) if found else None)
+
+
 @given(st.lists(st.booleans(), max_size=40))
 def test_runs_cover_exactly_the_true_values(present: list[bool]) -> None:
     found = timeline.runs(present)

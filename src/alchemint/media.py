@@ -6,7 +6,7 @@ Shapes: an image is (height, width, 3), a video (frames, height, width, 3), both
 import os
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -193,21 +193,103 @@ def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
 
     Raises FileNotFoundError, or ValueError for a file that holds no readable video.
     """
+    with _video_stream(path) as (file, stream):
+        fps = float(stream.average_rate or stream.guessed_rate)
+        frames = [_rgb(frame) for frame in file.decode(stream)]
+    if not frames:
+        raise ValueError(f"{os.fspath(path)} holds no frame; save it again")
+    return np.stack(frames), fps
+
+
+def read_frames(path: str | os.PathLike[str], numbers: Sequence[int]) -> np.ndarray:
+    """Return frames of a video file by their numbers, (len(numbers), height, width, 3) uint8; see `frames_of`."""
+    if not len(numbers):
+        raise ValueError(f"{os.fspath(path)}: no frame was asked for; name at least one")
+    return np.stack(list(frames_of(path, numbers)))
+
+
+def frames_of(path: str | os.PathLike[str], numbers: Sequence[int]) -> Iterator[np.ndarray]:
+    """Yield frames of a video file of constant frame rate one by one, (height, width, 3) uint8.
+
+    `numbers` must not descend; 0 is the first frame. Decoding begins at the keyframe before a frame, so that frames far
+    into a long file cost little. Raises FileNotFoundError, or ValueError for a file that is no readable video or does
+    not hold a frame at the time of one of the numbers.
+    """
+    numbers = [int(number) for number in numbers]
+    if numbers != sorted(numbers) or (numbers and numbers[0] < 0):
+        raise ValueError(f"{os.fspath(path)}: frame numbers must be 0 or more and must not descend, not {numbers}")
+    with _video_stream(path) as (file, stream):
+        decoder = _Decoder(file, stream)
+        for number in numbers:
+            frame = decoder.frame(number)
+            if frame is None:
+                raise ValueError(f"{os.fspath(path)} holds no frame {number} (counted from 0, at {decoder.rate} frames "
+                                 "a second all through); name frames that it has, or encode it anew at a constant rate")
+            yield _rgb(frame)
+
+
+class _Decoder:
+    """Goes forward through a video stream of constant frame rate, and jumps where a later keyframe makes it shorter."""
+
+    def __init__(self, file: av.container.InputContainer, stream: Any) -> None:
+        self.rate: Fraction = stream.average_rate or stream.guessed_rate
+        self._file = file
+        self._stream = stream
+        self._first_pts = stream.start_time or 0
+        self._frames: Iterator[av.VideoFrame] = iter(())
+        self._current: av.VideoFrame | None = None
+
+    def frame(self, number: int) -> av.VideoFrame | None:
+        """Return a frame, whose number must not be less than the one before; None when the file does not hold it."""
+        if self._current is None or self._keyframe_lies_between(number):
+            self._jump(self._pts(number))
+        if self._current is not None and self._number(self._current) > number:
+            # The keyframe found by decoding time is shown after the frame, or frames before it cannot be decoded.
+            self._jump(self._first_pts)
+        while self._current is not None and self._number(self._current) < number:
+            self._current = next(self._frames, None)
+        there = self._current is not None and self._number(self._current) == number
+        return self._current if there else None
+
+    def _jump(self, pts: int) -> None:
+        """Go to the keyframe before a time."""
+        self._file.seek(pts, stream=self._stream, backward=True)
+        self._frames = self._file.decode(self._stream)
+        self._current = next(self._frames, None)
+
+    def _keyframe_lies_between(self, number: int) -> bool:
+        assert self._current is not None
+        entries = self._stream.index_entries
+        place = entries.search_timestamp(self._pts(number), backward=True)
+        # The index is by decoding time, before the time shown: a keyframe right ahead may be missed, none is invented.
+        return place >= 0 and entries[place].timestamp > _pts(self._current)
+
+    def _pts(self, number: int) -> int:
+        return self._first_pts + round(number / (self.rate * self._stream.time_base))
+
+    def _number(self, frame: av.VideoFrame) -> int:
+        return round((_pts(frame) - self._first_pts) * self._stream.time_base * self.rate)
+
+
+def _pts(frame: av.VideoFrame) -> int:
+    if frame.pts is None:
+        raise ValueError("its frames carry no time stamps, by which they could be found; put it into an mp4 file")
+    return frame.pts
+
+
+@contextmanager
+def _video_stream(path: str | os.PathLike[str]) -> Iterator[tuple[av.container.InputContainer, Any]]:
+    """Open a video file; whatever FFmpeg finds wrong while it is open is told as ValueError."""
     try:
         # Some real files carry metadata that is not UTF-8.
         with av.open(path, "r", metadata_errors="ignore") as file:
             if not file.streams.video:
                 raise ValueError(f"{os.fspath(path)} has no video stream; give a video file")
-            stream: Any = file.streams.video[0]
-            fps = float(stream.average_rate or stream.guessed_rate)
-            frames = [_rgb(frame) for frame in file.decode(stream)]
+            yield file, file.streams.video[0]
     except av.error.FFmpegError as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(f"{os.fspath(path)} is not a readable video ({error.strerror}); save it again") from error
-    if not frames:
-        raise ValueError(f"{os.fspath(path)} holds no frame; save it again")
-    return np.stack(frames), fps
 
 
 def _rgb(frame: av.VideoFrame) -> np.ndarray:

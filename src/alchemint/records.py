@@ -97,10 +97,29 @@ def write_records(folder: Path, records: Iterable[ClipRecord]) -> Path:
 
 def read_records(folder: Path) -> Iterator[ClipRecord]:
     """Yield the records of `folder`; ValueError names the line that does not fit the schema."""
+    return (record for _, record in read_placed_records(folder))
+
+
+def read_placed_records(folder: Path) -> Iterator[tuple[int, ClipRecord]]:
+    """Yield the records of `folder`, each with its place in the file, by which `read_record` finds it again."""
     path = folder / RECORDS_FILE
-    with path.open(encoding="utf-8") as lines:
+    place = 0
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                yield ClipRecord.model_validate(json.loads(line))
+                yield place, ClipRecord.model_validate(json.loads(line))
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: not a valid clip record: {error}") from error
+            place += len(line)
+
+
+def read_record(folder: Path, place: int) -> ClipRecord:
+    """Return the record at a place in the file."""
+    path = folder / RECORDS_FILE
+    with path.open("rb") as file:
+        file.seek(place)
+        try:
+            return ClipRecord.model_validate(json.loads(file.readline()))
+        except ValueError as error:
+            raise ValueError(f"{path}: no valid clip record at byte {place}; the file has changed while it was in use: "
+                             f"{error}") from error

@@ -112,6 +112,21 @@ def latent_span_of(interval: Seconds, fps: float, num_frames: int) -> LatentSpan
     return latent_span(frames)
 
 
+def window_frames(start: int, num_frames: int, fps: float, clip_fps: float) -> list[int]:
+    """Return the frames of a clip that a window of `num_frames` at `fps` shows: frame f is start + f * clip_fps / fps,
+    rounded (halves up). A clip slower than `fps` shows some of its frames twice."""
+    return [start + math.floor(frame * clip_fps / fps + 0.5 + _TOLERANCE) for frame in range(num_frames)]
+
+
+def frames_of_window(frames: Frames, window: Sequence[int]) -> Frames | None:
+    """Return the first and last frame of a window that lie among a clip's frames first .. last, or None.
+
+    `window` holds the clip's frame for each of the window's.
+    """
+    inside = [number for number, frame in enumerate(window) if frames[0] <= frame <= frames[1]]
+    return (inside[0], inside[-1]) if inside else None
+
+
 def runs(present: Sequence[bool]) -> list[Frames]:
     """Return the maximal runs of true values as (first, last) frames, inclusive."""
     found: list[Frames] = []

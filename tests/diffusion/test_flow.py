@@ -81,12 +81,13 @@ def test_a_shift_keeps_the_ends_and_composes() -> None:
 
 def test_the_loss_is_a_weighted_mean_over_positions() -> None:
     prediction, target, weight = random(2, 3, 2, 4, 5), random(2, 3, 2, 4, 5, seed=1), random(2, 2, 4, 5, seed=2).abs()
-    total = norm = 0.0
+    total, norm = [0.0, 0.0], [0.0, 0.0]
     for b, f, y, x in torch.cartesian_prod(*map(torch.arange, (2, 2, 4, 5))).tolist():
         error = sum((prediction[b, c, f, y, x] - target[b, c, f, y, x]).item() ** 2 for c in range(3)) / 3
-        total += weight[b, f, y, x].item() * error
-        norm += weight[b, f, y, x].item()
-    assert flow.flow_loss(prediction, target, weight).item() == pytest.approx(total / norm, rel=1e-5)
+        total[b] += weight[b, f, y, x].item() * error
+        norm[b] += weight[b, f, y, x].item()
+    losses = flow.flow_loss(prediction, target, weight)
+    assert losses.tolist() == pytest.approx([total[row] / norm[row] for row in range(2)], rel=1e-5)
     assert torch.allclose(flow.flow_loss(prediction, target, weight), flow.flow_loss(prediction, target, 7 * weight))
     plain = flow.flow_loss(prediction, target, torch.ones_like(weight))
-    assert torch.allclose(plain, torch.nn.functional.mse_loss(prediction, target))
+    assert torch.allclose(plain.mean(), torch.nn.functional.mse_loss(prediction, target))

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from diffusers import AutoencoderKLWan
 from transformers import PreTrainedTokenizerFast
 
 from alchemint.training import vae as training_vae
+from alchemint.training.ranks import ALONE
 from alchemint.training.recipe import (
     EncodedClips,
     Optimizer,
@@ -84,6 +86,8 @@ def new_objective(source: Source, heldout: Source) -> Callable[..., VaeObjective
     def make(recipe: VaeRecipe | TransformerRecipe) -> VaeObjective | TransformerObjective:
         if isinstance(recipe, VaeRecipe):
             return VaeObjective(recipe, source, heldout)
-        return TransformerObjective(recipe, source, heldout)
+        objective = TransformerObjective(recipe, source, heldout)
+        objective.place(torch.device("cpu"), ALONE, bfloat16=False)
+        return objective
 
     return make

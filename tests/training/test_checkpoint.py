@@ -6,38 +6,42 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.training_utils import EMAModel
 from torch import nn
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
 from alchemint.training import checkpoint
+from alchemint.training.average import Average
 from alchemint.training.checkpoint import Progress, TrainedState
-
-
-class FullDisk(torch.optim.SGD):
-    """An optimizer whose state cannot be had, so that a save fails when the weights are written already."""
-
-    def state_dict(self) -> dict[str, Any]:
-        raise OSError("no space left on device")
+from alchemint.training.optimizers import Optimizers
+from alchemint.training.recipe import Optimizer
 
 
 def new_state(seed: int) -> TrainedState:
     """A module after a few steps, with moments and averages that are its own."""
     torch.manual_seed(seed)
     module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
-    optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
-    ema = EMAModel(module.parameters(), decay=0.9)
+    named = {f"module.{name}": parameter for name, parameter in module.named_parameters()}
+    optimizers = Optimizers([{"params": list(named.values()), "lr": 0.1}], [module[0].weight],
+                            Optimizer(lr=0.1, muon_lr=0.02))
+    average = Average(list(named.values()), 0.9)
     for _ in range(3):
         module(torch.randn(5, 3)).square().sum().backward()
-        optimizer.step()
-        ema.step(module.parameters())
-    return TrainedState({"module": module}, {"adamw": optimizer}, ema)
+        optimizers.step(1.0)
+        average.step()
+    return TrainedState(named, optimizers, average)
+
+
+def _no_space(*arguments: Any, **options: Any) -> None:
+    """Stands for the writer's last step, when the tensors are written already."""
+    raise OSError("no space left on device")
 
 
 def contents(state: TrainedState) -> list[torch.Tensor]:
     """All tensors of a state, and the averages' step."""
-    moments = [moment for held in state.optimizers["adamw"].state.values() for _, moment in sorted(held.items())]
-    return [*state.modules["module"].state_dict().values(), *moments, *state.ema.shadow_params,
-            torch.tensor(state.ema.optimization_step)]
+    moments = [moment for optimizer in state.optimizers.members.values() for held in optimizer.state.values()
+               for _, moment in sorted(held.items())]
+    return [*(parameter.detach() for parameter in state.parameters.values()), *moments, *state.average.shadows,
+            torch.tensor(state.average.step_number)]
 
 
 def names(folder: Path) -> list[str]:
@@ -46,11 +50,11 @@ def names(folder: Path) -> list[str]:
 
 def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
     saved, restored = new_state(0), new_state(1)
-    restored.ema.optimization_step = 99
+    restored.average.step_number = 99
     path = checkpoint.save(tmp_path, saved, Progress(3, 1.5), "print", keep=2)
     assert not all(torch.equal(one, other) for one, other in zip(contents(saved), contents(restored), strict=True))
     assert checkpoint.restore(path, restored, "print") == Progress(3, 1.5)
-    assert len(contents(saved)) == len(contents(restored)) == 4 + 4 * 3 + 4 + 1
+    assert len(contents(saved)) == len(contents(restored)) == 4 + 3 * 3 + 1 + 4 + 1
     for one, other in zip(contents(saved), contents(restored), strict=True):
         assert torch.equal(one, other)
 
@@ -64,12 +68,13 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-00001000", "step-00099999"]
 
 
-def test_a_save_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
+def test_a_save_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = new_state(0)
     before = checkpoint.save(tmp_path, state, Progress(1, 0.0), "print", keep=1)
-    full = TrainedState(state.modules, {"adamw": FullDisk(state.modules["module"].parameters())}, state.ema)
+    monkeypatch.setattr(HuggingFaceStorageWriter, "finish", _no_space)
     with pytest.raises(OSError, match="no space left"):
-        checkpoint.save(tmp_path, full, Progress(2, 0.0), "print", keep=1)
+        checkpoint.save(tmp_path, state, Progress(2, 0.0), "print", keep=1)
+    monkeypatch.undo()
     assert checkpoint.latest(tmp_path) == before
     assert checkpoint.restore(before, new_state(1), "print").step == 1
 

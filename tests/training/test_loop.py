@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file
 from torch import nn
 
 from alchemint.cli.train import ToyworldSource
 from alchemint.training import checkpoint, loop
-from alchemint.training.recipe import Optimizer, TransformerRecipe, VaeRecipe, fingerprint
+from alchemint.training.average import Average
+from alchemint.training.draws import Draws
+from alchemint.training.recipe import Optimizer, TransformerRecipe, VaeRecipe
 from alchemint.training.vae import VaeObjective
 
 Recipe = VaeRecipe | TransformerRecipe
@@ -36,7 +37,7 @@ class Stopped:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.objective, name)
 
-    def loss(self, batch: Any, generator: torch.Generator) -> Any:
+    def loss(self, batch: Any, draws: Draws) -> Any:
         self.call -= 1
         if self.call == 0:
             # Ctrl-C and torchrun tell the whole process group. (From its parent a worker would take it for a farewell.)
@@ -44,11 +45,14 @@ class Stopped:
                 subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
                 time.sleep(0.5)
             os.kill(os.getpid(), signal.SIGTERM)
-        return self.objective.loss(batch, generator)
+        return self.objective.loss(batch, draws)
+
+
+CLOCK = ("seconds", "samples_per_s", "step_s", "data_share", "memory_gb", "mfu")
 
 
 def train(objective: Any, recipe: Recipe) -> checkpoint.Progress:
-    return loop.train(objective, recipe.output, recipe.seed, recipe.optimizer, recipe.run, fingerprint(recipe))
+    return loop.train(objective, recipe)
 
 
 def trained_tensors(output: Path) -> dict[str, torch.Tensor]:
@@ -63,7 +67,7 @@ def trained_tensors(output: Path) -> dict[str, torch.Tensor]:
 def log_rows(output: Path) -> list[dict[str, float]]:
     """The rows of the log without what the clock decides."""
     rows = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in ("seconds", "samples_per_s")} for row in rows]
+    return [{name: value for name, value in row.items() if name not in CLOCK} for row in rows]
 
 
 @pytest.fixture(params=["vae", "transformer"])
@@ -104,9 +108,9 @@ def test_every_step_of_every_seed_has_noise_of_its_own(
         objective: Any = new_objective(recipe)
         loss = objective.loss
 
-        def noted(batch: Any, generator: torch.Generator, loss: Any = loss) -> Any:
-            noise.append(torch.randn(4, generator=generator.clone_state()).tolist())
-            return loss(batch, generator)
+        def noted(batch: Any, draws: Draws, loss: Any = loss) -> Any:
+            noise.append(torch.randn(4, generator=draws.of_part()).tolist())
+            return loss(batch, draws)
 
         objective.loss = noted
         train(objective, recipe)
@@ -208,12 +212,12 @@ def test_exported_weights_are_the_moving_average(
 def test_averaged_weights_are_in_place_for_the_context_alone() -> None:
     module = nn.Linear(3, 2).train()
     parameters = list(module.parameters())
-    ema = EMAModel(parameters, decay=0.5)
+    average = Average(parameters, decay=0.5)
     with torch.no_grad():
         for parameter in parameters:
             parameter.add_(1)
     live = [parameter.clone() for parameter in parameters]
-    with pytest.raises(RuntimeError, match="inside"), loop.averaged(ema, parameters, {"module": module}):
+    with pytest.raises(RuntimeError, match="inside"), average.in_place({"module": module}):
         assert not module.training
         for parameter, old in zip(parameters, live, strict=True):
             assert torch.allclose(parameter, old - 1)

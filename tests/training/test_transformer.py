@@ -12,6 +12,7 @@ from diffusers import AutoencoderKLWan
 from alchemint.data.encoded_clips import ClipBatch, encode_clips
 from alchemint.model.latents import as_pixels, encode_video
 from alchemint.pipeline import AlchemintPipeline
+from alchemint.training.draws import Draws
 from alchemint.training.optimizers import Optimizers
 from alchemint.training.recipe import Dropout, TransformerRecipe
 from alchemint.training.transformer import LatentEncoder, TransformerObjective, draw_kept
@@ -19,6 +20,7 @@ from alchemint.training.transformer import LatentEncoder, TransformerObjective, 
 NewRecipe = Callable[..., TransformerRecipe]
 NewObjective = Callable[[TransformerRecipe], TransformerObjective]
 
+CPU = torch.device("cpu")
 KEPT = torch.tensor([True, True, True])
 
 
@@ -42,18 +44,18 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def test_conditions_are_dropped_as_often_as_the_recipe_says() -> None:
-    images, text = draw_kept(400_000, Dropout(image=0.2, text=0.1, both=0.05), generator())
+    images, text = draw_kept(Dropout(image=0.2, text=0.1, both=0.05), Draws(0, 0).of_samples(40_000), CPU)
     shares = {(image, words): ((images == image) & (text == words)).float().mean().item()
               for image in (True, False) for words in (True, False)}
-    assert shares[True, True] == pytest.approx(0.95 * 0.8 * 0.9, abs=4e-3)
-    assert shares[False, True] == pytest.approx(0.95 * 0.2 * 0.9, abs=4e-3)
-    assert shares[True, False] == pytest.approx(0.95 * 0.8 * 0.1, abs=4e-3)
-    assert shares[False, False] == pytest.approx(0.05 + 0.95 * 0.2 * 0.1, abs=4e-3)
+    assert shares[True, True] == pytest.approx(0.95 * 0.8 * 0.9, abs=1e-2)
+    assert shares[False, True] == pytest.approx(0.95 * 0.2 * 0.9, abs=1e-2)
+    assert shares[True, False] == pytest.approx(0.95 * 0.8 * 0.1, abs=1e-2)
+    assert shares[False, False] == pytest.approx(0.05 + 0.95 * 0.2 * 0.1, abs=1e-2)
 
 
 def test_nothing_is_dropped_without_dropout() -> None:
-    assert all(kept.all() for kept in draw_kept(1000, Dropout(image=0, text=0, both=0), generator()))
-    assert not any(kept.any() for kept in draw_kept(1000, Dropout(image=0, text=0, both=1), generator()))
+    assert all(kept.all() for kept in draw_kept(Dropout(image=0, text=0, both=0), Draws(0, 0).of_samples(1000), CPU))
+    assert not any(kept.any() for kept in draw_kept(Dropout(both=1), Draws(0, 0).of_samples(1000), CPU))
 
 
 @torch.no_grad()
@@ -120,7 +122,7 @@ def test_events_are_padded_after_the_video_and_masked(objective: TransformerObje
 def test_clips_without_timed_captions_are_as_if_they_were_left_out(
     objective: TransformerObjective, batch: ClipBatch
 ) -> None:
-    without, empty = (objective.loss(changed, generator())[0].item() for changed in (
+    without, empty = (objective.loss(changed, Draws(0, 0))[0].item() for changed in (
         replace(batch, events=None), replace(batch, events=[[], [], []])))
     assert without == empty
 
@@ -129,7 +131,7 @@ def test_clips_without_subjects_train(objective: TransformerObjective, source: C
                                       vae: AutoencoderKLWan) -> None:
     encoder = torch.no_grad()(lambda videos: encode_video(vae, as_pixels(videos)))
     empty = encode_clips([source(index, 0) for index in range(2)], encoder, with_events=True)
-    loss, _ = objective.loss(empty, generator())
+    loss, _ = objective.loss(empty, Draws(0, 0))
     loss.backward()
     assert torch.isfinite(loss)
     assert objective.transformer.proj_out.weight.grad.abs().sum() > 0
@@ -143,11 +145,12 @@ def test_the_first_loss_is_that_of_predicting_nothing(
 ) -> None:
     """The output layer begins at zero, so that the loss is the weighted mean of the squared target."""
     objective = new_objective(transformer_recipe(subject_weight=3.0))
-    loss, parts = objective.loss(batch, generator(7))
-    noise = torch.randn(batch.latents.shape, generator=generator(7))
+    loss, parts = objective.loss(batch, Draws(7, 0))
+    noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=one) for one in Draws(7, 0).of_samples(3)])
     square = (noise - batch.latents).square()
     weight = (1 + 3.0 * batch.subject_mask).unsqueeze(1).expand_as(square)
-    assert loss.item() == pytest.approx(((square * weight).sum() / weight.sum()).item(), rel=1e-5)
+    each = [(square[row] * weight[row]).sum() / weight[row].sum() for row in range(3)]
+    assert loss.item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-5)
     assert parts["plain_loss"].item() == pytest.approx(square.mean().item(), rel=1e-5)
 
 
@@ -156,7 +159,7 @@ def test_a_loss_depends_on_its_generator_alone(objective: TransformerObjective, 
     losses = []
     for global_seed, seed in ((1, 0), (2, 0), (2, 1)):
         torch.manual_seed(global_seed)
-        losses.append(objective.loss(batch, generator(seed))[0].item())
+        losses.append(objective.loss(batch, Draws(seed, 0))[0].item())
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -168,7 +171,7 @@ def test_a_batch_is_learnt_by_heart(
     optimizers = Optimizers(objective.parameter_groups(recipe.optimizer), objective.matrices(), recipe.optimizer)
     losses = []
     for _ in range(30):
-        loss, _ = objective.loss(batch, generator())
+        loss, _ = objective.loss(batch, Draws(0, 0))
         loss.backward()
         optimizers.step(1.0)
         losses.append(loss.item())
@@ -188,16 +191,19 @@ def test_new_modules_have_their_own_learning_rate(
     for name, parameter in objective.transformer.named_parameters():
         new = name.startswith(("subject_index", "word_tags")) or "event_attn" in name
         assert rates.pop(id(parameter)) == (4e-3 if new else 1e-3), name
-    assert set(rates) == {id(parameter) for parameter in objective.text_encoder.parameters()}
+    assert set(rates) == {id(parameter) for parameter in objective.modules["text_encoder"].parameters()}
     assert set(rates.values()) == {1e-3}
 
 
-def test_every_parameter_is_trained(objective: TransformerObjective, batch: ClipBatch) -> None:
-    """None is left without a gradient when subjects and events are there."""
+def test_every_parameter_is_trained(
+    transformer_recipe: NewRecipe, new_objective: NewObjective, batch: ClipBatch
+) -> None:
+    """None is left without a gradient when subjects and events are there, and some images are not."""
+    objective = new_objective(transformer_recipe(dropout=Dropout(image=0.5, text=0, both=0)))
     torch.nn.init.normal_(objective.transformer.proj_out.weight, std=0.1)
     for block in objective.transformer.blocks:
         torch.nn.init.normal_(block.event_attn.to_out[0].weight, std=0.1)
-    loss, _ = objective.loss(batch, generator())
+    loss, _ = objective.loss(batch, Draws(0, 0))
     loss.backward()
     for module in objective.modules.values():
         for name, parameter in module.named_parameters():
@@ -227,7 +233,7 @@ def test_what_is_exported_is_a_pipeline_of_the_trained_modules(
         assert all(torch.equal(tensor, loaded[key]) for key, tensor in module.state_dict().items())
     defaults = pipeline.defaults
     assert (defaults.width, defaults.height, defaults.num_frames, defaults.fps) == (32, 32, 13, 6.0)
-    assert pipeline.tokenizer("a fox").input_ids == objective.tokenizer("a fox").input_ids
+    assert pipeline.tokenizer("a fox").input_ids == objective._start.tokenizer("a fox").input_ids
 
 
 def test_a_run_may_start_from_an_exported_pipeline(
@@ -240,4 +246,4 @@ def test_a_run_may_start_from_an_exported_pipeline(
     for name, module in first.modules.items():
         started = second.modules[name].state_dict()
         assert all(torch.equal(tensor, started[key]) for key, tensor in module.state_dict().items())
-    assert second.tokenizer.get_vocab() == first.tokenizer.get_vocab()
+    assert second._start.tokenizer.get_vocab() == first._start.tokenizer.get_vocab()

@@ -13,6 +13,7 @@ from PIL import Image
 
 from alchemint.model.latents import as_pixels, encode_video
 from alchemint.training import loop
+from alchemint.training.draws import Draws
 from alchemint.training.optimizers import Optimizers
 from alchemint.training.recipe import VaeRecipe
 from alchemint.training.vae import VaeObjective, as_single_frames
@@ -28,13 +29,13 @@ def weighted(values: torch.Tensor, weight: torch.Tensor) -> float:
 
 def test_the_loss_is_its_printed_sum(vae_recipe: Callable[..., VaeRecipe], new_objective: NewObjective) -> None:
     objective = new_objective(vae_recipe(kl_weight=0.1, edge_weight=0.7, square_weight=2.0, subject_weight=3.0))
-    batch = objective.batches(1)[0]
+    batch = objective.batches(1, (0, 1))[0]
     assert batch.subject_mask.any()
-    loss, parts = objective.loss(batch, torch.Generator().manual_seed(3))
+    loss, parts = objective.loss(batch, Draws(3, 0))
 
     pixels = as_pixels(batch.pixels)
     posterior = objective.vae.encode(pixels).latent_dist
-    noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(3))
+    noise = torch.randn(posterior.mean.shape, generator=Draws(3, 0).of_part())
     error = objective.vae.decode(posterior.mean + posterior.std * noise).sample - pixels
     weight = torch.where(batch.subject_mask, 4.0, 1.0)
     across = weighted((error[..., 1:] - error[..., :-1]).abs(), weight[..., 1:])
@@ -64,7 +65,7 @@ def test_a_decoder_is_trained_on_latents_that_stay(
     before = AutoencoderKLWan.from_pretrained(tmp_path / "vae")
     recipe = vae_recipe(init_from=tmp_path / "vae", trained="decoder", optimizer={"muon_lr": 0.02}, output=tmp_path)
     objective = new_objective(recipe)
-    loop.train(objective, recipe.output, recipe.seed, recipe.optimizer, recipe.run, "")
+    loop.train(objective, recipe)
     after = AutoencoderKLWan.from_pretrained(tmp_path / "export" / "vae")
     assert (after.config.latents_mean, after.config.latents_std) == (
         before.config.latents_mean, before.config.latents_std)
@@ -93,10 +94,10 @@ def test_a_batch_is_learnt_by_heart(vae_recipe: Callable[..., VaeRecipe], new_ob
     recipe = vae_recipe(optimizer={"lr": 3e-3, "muon_lr": 0.02})
     objective = new_objective(recipe)
     optimizers = Optimizers(objective.parameter_groups(recipe.optimizer), objective.matrices(), recipe.optimizer)
-    batch = objective.batches(1)[0]
+    batch = objective.batches(1, (0, 1))[0]
     losses = []
     for _ in range(60):
-        loss, _ = objective.loss(batch, torch.Generator().manual_seed(0))
+        loss, _ = objective.loss(batch, Draws(0, 0))
         loss.backward()
         optimizers.step(1.0)
         losses.append(loss.item())

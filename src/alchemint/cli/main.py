@@ -13,7 +13,9 @@ import typer
 import alchemint
 
 COMMANDS = {
+    "export": "Make a model folder of a training run's checkpoint.",
     "generate": "Make a video of a storyboard.",
+    "precompute": "Encode clips and their texts once, for many training runs.",
     "s2vtime": "Benchmark: is the right subject on screen exactly when told?",
     "timeline": "Draw a storyboard's intervals and curves.",
     "toyworld": "Write synthetic clips with exact ground truth.",
@@ -87,7 +89,7 @@ def _guarded(function: Callable[..., None], shows_traceback: Callable[[], bool])
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             raise  # who reads our output has gone: no fault of the user's
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, FloatingPointError) as error:
             if shows_traceback():
                 raise
             for line in _lines(error):
@@ -97,7 +99,7 @@ def _guarded(function: Callable[..., None], shows_traceback: Callable[[], bool])
     return guarded
 
 
-def _lines(error: ValueError | OSError) -> list[str]:
+def _lines(error: ValueError | OSError | FloatingPointError) -> list[str]:
     if isinstance(error, OSError) and error.strerror:
         return [f"{error.filename}: {error.strerror}" if error.filename else error.strerror]
     return [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

@@ -9,7 +9,15 @@ import typer
 import yaml
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from alchemint.storyboard import Storyboard
     from alchemint.toyworld import Clip
+    from alchemint.training.loop import Objective
+    from alchemint.training.ranks import Ranks
+    from alchemint.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -37,31 +45,57 @@ def train(
 ) -> None:
     """Train by a recipe. The same command resumes from the newest checkpoint in the recipe's output folder.
 
-    Several processes: torchrun --nproc-per-node 2 -m alchemint train RECIPE
+    Several processes: torchrun --nproc-per-node 8 -m alchemint train RECIPE
     """
     from alchemint.cli.allocator import keep_memory
 
     keep_memory()
     from alchemint.training import loop, ranks
-    from alchemint.training.recipe import VaeRecipe, fingerprint, load_recipe
+    from alchemint.training.recipe import load_recipe
 
     values = load_recipe(recipe, overrides or [])
-    world = values.world.model_dump(exclude={"split"})
-    source = ToyworldSource(split=values.world.split, **world)
-    heldout = ToyworldSource(split="heldout", **world)
-    with ranks.joined():
-        logging.basicConfig(level=logging.INFO if ranks.is_first() else logging.WARNING,
+    with ranks.joined(values.run) as joined:
+        logging.basicConfig(level=logging.INFO if joined.is_first else logging.WARNING,
                             format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
-        if ranks.is_first():
-            values.output.mkdir(parents=True, exist_ok=True)
-            (values.output / "recipe.yaml").write_text(yaml.safe_dump(values.model_dump(mode="json"), sort_keys=False))
-        objective: loop.Objective
-        if isinstance(values, VaeRecipe):
-            from alchemint.training.vae import VaeObjective
+        objective = new_objective(values, joined)
+        if joined.is_first:
+            _keep_recipe(values)
+        loop.train(objective, values, joined)
 
-            objective = VaeObjective(values, source, heldout)
-        else:
-            from alchemint.training.transformer import TransformerObjective
 
-            objective = TransformerObjective(values, source, heldout)
-        loop.train(objective, values.output, values.seed, values.optimizer, values.run, fingerprint(values))
+def new_objective(recipe: "Recipe", ranks: "Ranks") -> "Objective":
+    """Return the objective of a recipe; clips that it does not name on disk are streamed from the toyworld."""
+    from alchemint.training.recipe import VaeRecipe
+
+    world = recipe.world.model_dump(exclude={"split"})
+    source = ToyworldSource(split=recipe.world.split, **world)
+    heldout = ToyworldSource(split="heldout", **world)
+    if isinstance(recipe, VaeRecipe):
+        from alchemint.training.vae import VaeObjective
+
+        return VaeObjective(recipe, source, heldout)
+    from alchemint.training.transformer import TransformerObjective
+
+    return TransformerObjective(recipe, source, heldout, ranks, _judge_of_toyworld())
+
+
+def _keep_recipe(recipe: "Recipe") -> None:
+    """Write the recipe into its output folder, whole or not at all."""
+    from alchemint import media
+
+    recipe.output.mkdir(parents=True, exist_ok=True)
+    media.write_text(recipe.output / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+
+
+def _judge_of_toyworld() -> "Callable[[Storyboard, np.ndarray], float]":
+    """Return a function that measures the temporal IoU of a video of a toyworld storyboard."""
+
+    def judge(board: "Storyboard", video: "np.ndarray") -> float:
+        from alchemint.cli.perceptions import load_toy
+        from alchemint.s2vtime.scoring import mean_t_iou
+
+        watcher, _ = load_toy()
+        assert board.fps is not None
+        return mean_t_iou(board, video, board.fps, lambda video, sought: watcher.look(video, sought).masks)
+
+    return judge

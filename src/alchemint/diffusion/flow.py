@@ -38,9 +38,10 @@ def sampling_sigmas(num_inference_steps: int) -> list[float]:
 
 
 def flow_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean squared error of (batch, channels, frames, height, width).
+    """Return the weighted mean squared error of each sample (batch,) of (batch, channels, frames, height, width).
 
-    weight: (batch, frames, height, width); its mean is divided out, so that weighting does not scale the loss.
+    weight: (batch, frames, height, width); its mean is divided out sample by sample, so that weighting does not scale
+    the loss, and that a batch's loss is the mean of its parts', however it is divided.
     """
     error = (prediction.float() - target.float()).square().mean(1)
-    return (error * weight).sum() / weight.sum()
+    return (error * weight).flatten(1).sum(1) / weight.flatten(1).sum(1)

@@ -26,6 +26,7 @@ from einops import rearrange
 from torch import nn
 
 from alchemint.model.conditions import Events, References, WordTags
+from alchemint.model.context_parallel import ContextParallel
 from alchemint.model.encodings import WeropeWeights
 from alchemint.model.event_attention import EVENT_ENCODINGS, EventAttnProcessor, Rotary, event_rotary
 from alchemint.model.rotary import AlchemintRotaryPosEmbed
@@ -186,6 +187,7 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
             for _ in range(num_layers))
         self.subject_index = nn.Embedding(num_subject_indices, dim)
         self.word_tags = WordTags(text_dim, dim)
+        self.context_parallel: ContextParallel | None = None
         self.initialise_new_modules()
 
     @classmethod
@@ -270,7 +272,10 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         segments = self._segments(timestep, modulation, num_video_tokens) if references is not None else None
         event_text = self._event_text(events, grid) if events is not None else None
 
-        # 4. Transformer blocks
+        # 4. Transformer blocks; where several processes make one video, each on its share of the tokens
+        if self.context_parallel is not None:
+            tokens, rotary_emb, modulation, segments, event_text = self._shares(
+                self.context_parallel, num_video_tokens, tokens, rotary_emb, modulation, segments, event_text)
         for block in self.blocks:
             arguments = (tokens, prompt, modulation, rotary_emb, segments, event_text)
             if torch.is_grad_enabled() and self.gradient_checkpointing:
@@ -279,7 +284,10 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
                 tokens = block(*arguments)
 
         # 5. Project the video tokens out, and put the patches back in their places
-        tokens = tokens[:, :num_video_tokens]
+        if self.context_parallel is None:
+            tokens = tokens[:, :num_video_tokens]
+        else:
+            tokens = self.context_parallel.gather(tokens[:, :num_video_tokens // self.context_parallel.size])
         shift, scale = (self.scale_shift_table + temb.unsqueeze(-2)).unbind(-2)
         if per_token is None:
             shift, scale = shift.unsqueeze(1), scale.unsqueeze(1)
@@ -297,6 +305,29 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         words = self.word_tags(references.word_embeds, references.word_mask)
         index = self.subject_index(references.indices).unsqueeze(2)
         return torch.cat([(images + index).flatten(1, 2), (words + index).flatten(1, 2)], dim=1)
+
+    def parallelise(self, context_parallel: ContextParallel) -> None:
+        """Run each forward pass together with the other processes of `context_parallel`, on the same inputs."""
+        if self.config.num_attention_heads % context_parallel.size:
+            raise ValueError(f"{self.config.num_attention_heads} attention heads can't be shared by "
+                             f"{context_parallel.size} processes; choose a divisor")
+        self.context_parallel = context_parallel
+        context_parallel.use_in(block.attn1 for block in self.blocks)
+
+    def _shares(self, context: ContextParallel, num_video_tokens: int, tokens: Tensor, rotary_emb: Rotary,
+                modulation: Tensor, segments: Segments | None, event_text: EventText | None
+                ) -> tuple[Tensor, Rotary, Tensor, Segments | None, EventText | None]:
+        """Return this process's share of all that goes by tokens."""
+        if modulation.ndim == 4:
+            modulation = context.share(modulation, num_video_tokens)
+        if segments is not None:
+            segments = segments._replace(num_video_tokens=num_video_tokens // context.size)
+        if event_text is not None:
+            (cos, sin), keys = event_text.rotary
+            queries = context.share(cos, num_video_tokens), context.share(sin, num_video_tokens)
+            event_text = event_text._replace(rotary=(queries, keys))
+        cos, sin = (context.share(table, num_video_tokens) for table in rotary_emb)
+        return context.share(tokens, num_video_tokens), (cos, sin), modulation, segments, event_text
 
     def _segments(self, timestep: Tensor, modulation: Tensor, num_video_tokens: int) -> Segments:
         """Return the modulation of condition tokens: that of t = 0, or the video's own (of its latest token)."""

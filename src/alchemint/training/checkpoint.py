@@ -1,21 +1,31 @@
 """Checkpoints: everything a run needs to continue bit for bit, in safetensors and JSON; complete or absent.
 
     <run>/checkpoints/step-00001200/
-        <module>.safetensors     the weights of each trained module
-        ema.safetensors          the averaged weights
-        adamw.safetensors, ...   the optimizers' moments, named <parameter number>.<moment>
-        state.json               step, samples seen, and the recipe's fingerprint
+        shard-00001-….safetensors   what process 1 holds (torch's distributed checkpoints, safetensors format), named
+                                    weights/<module>.<parameter>, ema/…, adamw.exp_avg/…, muon.momentum_buffer/…
+        state.json                  step, seconds spent, and the recipe's fingerprint
+
+Only what is trained is saved. Any number of processes can read what any other number wrote.
 """
 
 import json
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers.training_utils import EMAModel
-from safetensors.torch import load_file, load_model, save_file, save_model
+import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+
+from alchemint.training.average import Average
+from alchemint.training.optimizers import Optimizers
+from alchemint.training.ranks import ALONE, Ranks
+from alchemint.training.sharding import like
 
 _STEP_FOLDER = "step-{:08d}"
 _STEP_FOLDERS = "step-????????"
@@ -34,9 +44,27 @@ class Progress:
 class TrainedState:
     """The live objects that a checkpoint saves and restores in place."""
 
-    modules: dict[str, nn.Module]
-    optimizers: dict[str, torch.optim.Optimizer]
-    ema: EMAModel
+    parameters: dict[str, nn.Parameter]
+    """What is trained, by the name it bears in checkpoints."""
+    optimizers: Optimizers
+    average: Average
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return all tensors by their names in a checkpoint; they share the memory of the live objects."""
+        named = list(self.parameters.items())
+        return {**{f"weights/{name}": parameter.detach() for name, parameter in named},
+                **{f"ema/{name}": like(shadow, parameter)
+                   for (name, parameter), shadow in zip(named, self.average.shadows, strict=True)},
+                **self.optimizers.tensors({id(parameter): name for name, parameter in named})}
+
+
+def find(folder: Path, step: int | None = None) -> Path:
+    """Return the checkpoint of a step, or the newest; ValueError, naming those there are, when there is none."""
+    found = latest(folder) if step is None else folder / _STEP_FOLDER.format(step)
+    if found is None or not (found / "state.json").is_file():
+        there = ", ".join(str(int(path.name.split("-")[1])) for path in sorted(folder.glob(_STEP_FOLDERS))) or "none"
+        raise ValueError(f"{folder}: no checkpoint{'' if step is None else f' of step {step}'}; there are: {there}")
+    return found
 
 
 def latest(folder: Path) -> Path | None:
@@ -45,35 +73,39 @@ def latest(folder: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
-def save(folder: Path, state: TrainedState, progress: Progress, fingerprint: str, keep: int) -> Path:
+def save(folder: Path, state: TrainedState, progress: Progress, fingerprint: str, keep: int,
+         ranks: Ranks = ALONE) -> Path:
     """Write a checkpoint into `folder`, whole or not at all, and remove all but the newest `keep`.
 
-    One that is there already is left as it is: a run that ends at a checkpoint has nothing new to say.
+    All processes of a run call this together. One that is there already is left as it is: a run that ends at a
+    checkpoint has nothing new to say.
     """
     final = folder / _STEP_FOLDER.format(progress.step)
     if (final / "state.json").is_file():
         return final
     partial = final.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, module in state.modules.items():
-        save_model(module, str(partial / f"{name}.safetensors"))
-    save_file({f"{number:05d}": tensor.contiguous() for number, tensor in enumerate(state.ema.shadow_params)},
-              partial / "ema.safetensors")
-    for name, optimizer in state.optimizers.items():
-        save_file(_optimizer_tensors(optimizer), partial / f"{name}.safetensors")
-    (partial / "state.json").write_text(json.dumps({
-        "step": progress.step, "seconds": progress.seconds, "fingerprint": fingerprint,
-        "ema_step": state.ema.optimization_step}))
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    for old in sorted(folder.glob(_STEP_FOLDERS))[:-keep]:
-        shutil.rmtree(old)
+    if ranks.is_first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    ranks.wait()
+    with _plainly():
+        dcp.save({name: tensor.contiguous() for name, tensor in state.tensors().items()}, no_dist=ranks.count == 1,
+                 storage_writer=HuggingFaceStorageWriter(str(partial), save_distributed=True))
+    ranks.wait()
+    if ranks.is_first:
+        (partial / "state.json").write_text(json.dumps({
+            "step": progress.step, "seconds": progress.seconds, "fingerprint": fingerprint,
+            "num_processes": ranks.count, "ema_step": state.average.step_number}))
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        for old in sorted(folder.glob(_STEP_FOLDERS))[:-keep]:
+            shutil.rmtree(old)
+    ranks.wait()
     return final
 
 
-def restore(path: Path, state: TrainedState, fingerprint: str) -> Progress:
-    """Load a checkpoint into the live objects of `state`.
+def restore(path: Path, state: TrainedState, fingerprint: str, ranks: Ranks = ALONE) -> Progress:
+    """Load a checkpoint into the live objects of `state`; all processes of a run call this together.
 
     Raises ValueError when the checkpoint was made by another recipe.
     """
@@ -81,25 +113,24 @@ def restore(path: Path, state: TrainedState, fingerprint: str) -> Progress:
     if saved["fingerprint"] != fingerprint:
         raise ValueError(f"{path} was made by another recipe; resume with the recipe that stands beside it, "
                          "or choose another output folder")
-    for name, module in state.modules.items():
-        load_model(module, path / f"{name}.safetensors")
-    shadow = load_file(path / "ema.safetensors")
-    for number, tensor in enumerate(state.ema.shadow_params):
-        tensor.copy_(shadow[f"{number:05d}"])
-    state.ema.optimization_step = saved["ema_step"]
-    for name, optimizer in state.optimizers.items():
-        _load_optimizer_tensors(optimizer, load_file(path / f"{name}.safetensors"))
+    load_tensors(path, state.tensors(), ranks)
+    state.average.step_number = saved["ema_step"]
     return Progress(saved["step"], saved["seconds"])
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    return {f"{number}.{moment}": tensor.contiguous()
-            for number, moments in optimizer.state_dict()["state"].items() for moment, tensor in moments.items()}
+def load_tensors(folder: Path, into: dict[str, torch.Tensor], ranks: Ranks = ALONE) -> None:
+    """Fill tensors, each process its part, from the safetensors files of a folder, by name."""
+    with _plainly():
+        dcp.load(into, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=ranks.count == 1)
 
 
-def _load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        number, moment = name.split(".")
-        state.setdefault(int(number), {})[moment] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Raise what went wrong in a process itself, not wrapped; and don't warn that there is but one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        try:
+            yield
+        except CheckpointException as error:
+            fault, _ = next(iter(error.failures.values()))
+            raise fault from None

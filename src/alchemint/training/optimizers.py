@@ -32,6 +32,42 @@ class Optimizers:
             self.members["muon"] = torch.optim.Muon(self._views, lr=options.muon_lr, weight_decay=0.0)
         self._rates = {name: [group["lr"] for group in member.param_groups] for name, member in self.members.items()}
 
+    def tensors(self, names: dict[int, str]) -> dict[str, torch.Tensor]:
+        """Return the state of all members as `<member>.<moment>/<parameter>`; they share the memory of the live ones.
+
+        names: the parameters' names by their id. What has not had a gradient yet is there with moments of zero, which
+        is the same.
+        """
+        self._begin_all()
+        named = {**names, **{id(view): names[id(parameter)]
+                             for view, parameter in zip(self._views, self._matrices, strict=True)}}
+        return {f"{member}.{moment}/{named[id(parameter)]}": tensor
+                for member, optimizer in self.members.items()
+                for parameter, moments in optimizer.state.items() for moment, tensor in moments.items()}
+
+    def _begin_all(self) -> None:
+        """Let every member make the state of the parameters that have none, by a step that moves nothing."""
+        for optimizer in self.members.values():
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            held = [parameter.grad for parameter in parameters]
+            new = [parameter for parameter in parameters if not optimizer.state[parameter]]
+            rates = [group["lr"] for group in optimizer.param_groups]
+            for parameter in parameters:
+                parameter.grad = None
+            for parameter in new:
+                parameter.grad = torch.zeros_like(parameter)
+            for group in optimizer.param_groups:
+                group["lr"] = 0.0
+            if new:
+                optimizer.step()
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            for parameter in new:
+                if "step" in optimizer.state[parameter]:
+                    optimizer.state[parameter]["step"].zero_()
+            for parameter, gradient in zip(parameters, held, strict=True):
+                parameter.grad = gradient
+
     def step(self, factor: float) -> None:
         """Update all parameters from their gradients, with the learning rates times `factor`; clear the gradients."""
         for view, parameter in zip(self._views, self._matrices, strict=True):

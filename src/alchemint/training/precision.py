@@ -1,6 +1,7 @@
 """On which device a run trains, and in which precision: bfloat16 matrix products, float32 weights and moments."""
 
 import os
+import time
 
 import torch
 
@@ -22,3 +23,26 @@ def uses_bfloat16(device: torch.device, run: Run) -> bool:
 def autocast(device: torch.device, run: Run) -> torch.autocast:
     """Return the mixed-precision context of a run."""
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(device, run))
+
+
+def matmul_rate(device: torch.device, run: Run, seconds: float = 0.2) -> float:
+    """Return how many floating-point operations a second this device reaches in matrix products of a run's precision.
+
+    Measured for about `seconds`, on matrices large enough to fill the device.
+    """
+    size = 8192 if device.type == "cuda" else 1024
+    dtype = torch.bfloat16 if uses_bfloat16(device, run) else torch.float32
+    one = torch.randn(size, size, device=device, dtype=dtype)
+    two = torch.randn(size, size, device=device, dtype=dtype)
+
+    def timed(count: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(count):
+            torch.matmul(one, two)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - begun
+
+    timed(1)
+    count = max(1, round(seconds / max(timed(1), 1e-6)))
+    return count * 2 * size**3 / timed(count)

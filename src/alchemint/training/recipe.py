@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from alchemint.data.augmentation import AugmentationOptions
+from alchemint.data.clip_plans import SampleOptions
 
 
 class _Section(BaseModel):
@@ -42,10 +54,16 @@ class Optimizer(_Section):
 
 
 class Run(_Section):
-    """How long, how often, on what."""
+    """How long, how often, on what. What is divided among processes is told in `ranks`."""
 
     steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
+    batch_size: int = Field(gt=0, description="samples a step, over all processes")
+    accumulate: int = Field(1, ge=1, description="backward passes a step, each on its part of the batch")
+    num_shards: int | Literal["all"] = Field(1, description="processes over which the weights are sharded (FSDP); 1: "
+                                             "every process holds them whole")
+    context_parallel: int = Field(1, ge=1, description="processes that share the tokens of each sample (Ulysses)")
+    checkpoint_activations: bool = Field(False, description="compute each block's activations again in the backward "
+                                         "pass, which saves memory")
     max_minutes: float | None = Field(None, description="stop early, at a checkpoint, after this much training time")
     checkpoint_minutes: float = Field(5.0, gt=0)
     keep_checkpoints: int = Field(2, ge=1)
@@ -58,6 +76,16 @@ class Run(_Section):
     compile: bool = False
     num_threads: int | None = Field(None, description="CPU threads of the training process; all when absent")
     num_workers: int = Field(1, ge=0, description="processes that make batches")
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    max_loss_ratio: float = Field(10.0, gt=1, description="the run stops, with the batch saved, when a step's loss is "
+                                  "this much above the mean of the steps before")
+
+    @field_validator("num_shards")
+    @classmethod
+    def _at_least_one_shard(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("use 1 (whole weights everywhere), a divisor of the number of processes, or all")
+        return value
 
 
 class VaeRecipe(_Section):
@@ -100,6 +128,26 @@ class TextEncoder(_Section):
     max_event_tokens: int = 12
 
 
+class Data(_Section):
+    """Clips on disk and the samples that are made of them; see `data.clip_plans.SampleOptions`."""
+
+    clips: Path = Field(description="folder with records.jsonl")
+    cache: Path | None = Field(None, description="folder that `alchemint precompute` wrote; clips are encoded on the "
+                               "way when absent")
+    sizes: tuple[tuple[int, int], ...] = Field(description="width, height; a clip goes to the nearest in aspect ratio")
+    num_frames: tuple[int, ...] = Field(description="4k+1; a clip goes to the longest that fits its duration")
+    fps: float = Field(gt=0)
+    max_subjects: int = Field(SampleOptions.max_subjects, ge=0)
+    min_area: float = SampleOptions.min_area
+    event_share: float = Field(SampleOptions.event_share, ge=0, le=1)
+    augmentation: AugmentationOptions = AugmentationOptions()
+
+    def sample_options(self, canvas_share: float, with_masks: bool, latent_stride: int) -> SampleOptions:
+        """Return the options of samples, with what the rest of the recipe and the VAE decide; ValueError for faults."""
+        return SampleOptions(self.sizes, self.num_frames, self.fps, self.max_subjects, self.min_area, canvas_share,
+                             self.event_share, with_masks, latent_stride, self.augmentation)
+
+
 class Dropout(_Section):
     """Shares of samples whose conditions are replaced by null conditions. Intervals are never touched."""
 
@@ -125,20 +173,42 @@ class EncodedClips(_Section):
     event_share: float = Field(0.3, ge=0, le=1, description="share of the groups that keep their timed captions")
 
 
+class Lora(_Section):
+    """Low-rank adapters (peft) on the attention and feed-forward layers of the base; new modules are trained whole."""
+
+    rank: int = Field(32, ge=1)
+    alpha: float | None = Field(None, gt=0, description="the adapters' scale is alpha / rank; alpha = rank when absent")
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
+
+
 class TransformerRecipe(_Section):
-    """Train an AlcheMinT transformer, and a tiny text encoder with it, by flow matching on a frozen VAE's latents."""
+    """Train an AlcheMinT transformer by flow matching on a frozen VAE's latents.
+
+    It starts from a plain Wan (`base`), whose VAE and text encoder stay as they are; from an exported model
+    (`init_from`); or from random weights, with a tiny text encoder that is trained jointly. Clips are streamed from the
+    toyworld (`world`) or read from records (`data`).
+    """
 
     kind: Literal["transformer"]
     output: Path
     seed: int = 0
+    base: str | None = Field(None, description="folder or hub id of a Wan pipeline in diffusers' layout")
+    expert: Literal["high", "low"] | None = Field(None, description="which expert of a Wan 2.2 A14B is trained: that "
+                                                  "of high or that of low noise, on timesteps of its own side")
     world: World = World()
-    vae: Path
-    model: dict[str, Any] = Field(description="arguments of AlchemintTransformer3DModel")
-    text_encoder: TextEncoder = TextEncoder()
+    data: Data | None = None
+    vae: Path | None = Field(None, description="folder of the VAE; the base's when absent")
+    model: dict[str, Any] = Field({}, description="arguments of AlchemintTransformer3DModel; with a base, those that "
+                                  "plain Wan does not have")
+    lora: Lora | None = Field(None, description="train adapters and new modules; the whole model when absent")
+    text_encoder: TextEncoder | None = Field(None, description="trained along; when absent, that of base or init_from "
+                                             "stays as it is")
     clips: EncodedClips = EncodedClips()
     dropout: Dropout = Dropout()
     init_from: Path | None = Field(None, description="exported pipeline whose transformer, text encoder and tokenizer "
                                                      "to start from, in place of random weights")
+    validation: tuple[Path, ...] = Field((), description="storyboards that sheets show; without them, and with clips "
+                                         "of the toyworld, held-out clips")
     subject_weight: float = Field(1.0, description="extra loss weight of latents that show a subject")
     attention_backend: str | None = Field(None, description="one of diffusers' attention backends; theirs when absent")
     canvas_share: float = Field(0.8, gt=0, le=1, description="how much of its canvas a cut-out reference fills; best "
@@ -148,6 +218,22 @@ class TransformerRecipe(_Section):
     flow_shift: float = Field(1.0, gt=0, description="shift of the training timesteps; 1: uniform")
     optimizer: Optimizer
     run: Run
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "TransformerRecipe":
+        if self.base is not None and self.init_from is not None:
+            raise ValueError("base and init_from are two starts; give one of them")
+        if self.base is None and self.vae is None:
+            raise ValueError("vae is missing: the folder of the VAE whose latents are learned (a base brings its own)")
+        if self.base is None and self.init_from is None and self.lora is not None:
+            raise ValueError("lora trains adapters on a base or on init_from, and neither is given")
+        if self.base is None and self.init_from is None and self.text_encoder is None:
+            raise ValueError("text_encoder is missing: a model from random weights trains one along")
+        if self.base is not None and self.text_encoder is not None:
+            raise ValueError("text_encoder: a base's text encoder stays as it is; leave the section out")
+        if self.expert is not None and self.base is None:
+            raise ValueError("expert chooses one of a base's two transformers, and no base is given")
+        return self
 
 
 Recipe = VaeRecipe | TransformerRecipe
@@ -180,9 +266,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def fingerprint(recipe: Recipe) -> str:
     """Return a hash of all that decides the weights: the recipe without its paths, lengths and machine settings."""
     machine = set(Run.model_fields) - {"batch_size", "ema_decay", "precision"}
-    paths = {"output": True, "vae": True, "init_from": True}
+    paths = {"output": True, "vae": True, "init_from": True, "base": True, "validation": True}
     values = recipe.model_dump(mode="json", exclude={**paths, "attention_backend": True, "guidance": True,
-                                                       "run": machine})
+                                                       "run": machine, "data": {"clips", "cache"}})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from alchemint.training import ranks
+from alchemint.training.ranks import ALONE, Ranks
 
 _PAD, _END = "<pad>", "</s>"
 
@@ -25,9 +25,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=_PAD, eos_token=_END)
 
 
-def load_or_train(folder: Path, texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def load_or_train(folder: Path, texts: Iterable[str], vocab_size: int,
+                  ranks: Ranks = ALONE) -> PreTrainedTokenizerFast:
     """Return the tokenizer in `folder`, trained on `texts` and saved there first if there is none."""
-    if ranks.is_first() and not (folder / "tokenizer.json").is_file():
+    if ranks.is_first and not (folder / "tokenizer.json").is_file():
         train_tokenizer(texts, vocab_size).save_pretrained(folder)
     ranks.wait()
     return PreTrainedTokenizerFast.from_pretrained(folder)

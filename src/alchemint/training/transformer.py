@@ -4,39 +4,51 @@
 
 Images and text are dropped independently of each other, and both together in a further share. A dropped image is a
 zero latent with an empty word; a dropped text is the empty prompt and empty captions. Intervals are never touched.
-A tiny text encoder is trained jointly: nothing pretrained stands behind the toy.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
+from diffusers import AutoencoderKLWan
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
+from alchemint.data.annotated_clips import AnnotatedClips
 from alchemint.data.clips import ClipSource
 from alchemint.data.encoded_clips import ClipBatch, EncodedClips, PoolOptions
+from alchemint.data.latent_cache import LatentCache
+from alchemint.data.record_clips import ClipFolder
+from alchemint.data.samples import SampleBatch
 from alchemint.diffusion import flow
-from alchemint.model import text
 from alchemint.model.conditions import Events, References, pad_events
+from alchemint.model.context_parallel import ContextParallel
+from alchemint.model.flops import training_flops
 from alchemint.model.latents import as_pixels, encode_video
-from alchemint.model.transformer import AlchemintTransformer3DModel
-from alchemint.training import precision, ranks, validation
+from alchemint.storyboard import Storyboard
+from alchemint.training import export, lora, sharding, start, validation
+from alchemint.training.checkpoint import load_tensors
+from alchemint.training.draws import Draws
+from alchemint.training.precision import pick_device, uses_bfloat16
+from alchemint.training.ranks import ALONE, Ranks
 from alchemint.training.recipe import Dropout, Optimizer, TransformerRecipe
-from alchemint.training.tokenizer import load_or_train
+from alchemint.training.texts import EncodedTexts, StoredTexts, Texts
 
 Tensor = torch.Tensor
+
+Judge = Callable[[Storyboard, np.ndarray], float]
+"""A storyboard and a video of it (frames, height, width, 3) uint8 -> temporal IoU, the mean over its subjects."""
 
 _TOKENIZER_CLIPS = 2000
 
 
 @dataclass
 class LatentEncoder:
-    """Encodes uint8 videos with the VAE in `folder`, on any device, and returns latents on the CPU.
+    """Encodes uint8 videos with the VAE in `folder`, on any device, and returns latents where the videos are.
 
     The VAE is loaded where it is first called, so that the encoder can be sent to the processes that load data.
     """
@@ -52,46 +64,71 @@ class LatentEncoder:
         if self._vae is None:
             self._vae = AutoencoderKLWan.from_pretrained(self.folder).eval().to(self.device)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
-            return encode_video(self._vae, as_pixels(videos.to(self.device))).cpu()
+            return encode_video(self._vae, as_pixels(videos.to(self.device))).to(videos.device)
 
 
 class TransformerObjective:
-    """Trains the transformer and its text encoder on clips of `source`."""
+    """Trains a transformer, and where the recipe says so its text encoder, on clips.
 
-    def __init__(self, recipe: TransformerRecipe, source: ClipSource, heldout: ClipSource) -> None:
-        torch.manual_seed(recipe.seed)
-        options = recipe.text_encoder
-        self.tokenizer: PreTrainedTokenizerBase = (
-            AutoTokenizer.from_pretrained(recipe.init_from / "tokenizer") if recipe.init_from is not None
-            else load_or_train(recipe.output / "tokenizer", _texts(source), options.vocab_size))
-        self.text_encoder = UMT5EncoderModel(UMT5Config(
-            vocab_size=len(self.tokenizer), d_model=options.d_model, d_kv=options.d_model // options.num_heads,
-            d_ff=options.d_ff, num_layers=options.num_layers, num_heads=options.num_heads, dropout_rate=0.0,
-            pad_token_id=self.tokenizer.pad_token_id, eos_token_id=self.tokenizer.eos_token_id))
-        self.transformer = AlchemintTransformer3DModel(text_dim=options.d_model, **recipe.model)
-        nn.init.zeros_(self.transformer.proj_out.weight)
-        nn.init.zeros_(self.transformer.proj_out.bias)
-        if recipe.init_from is not None:
-            for module in (self.transformer, self.text_encoder):
-                folder = recipe.init_from / ("transformer" if module is self.transformer else "text_encoder")
-                module.load_state_dict(type(module).from_pretrained(folder).state_dict())
-        self.modules: dict[str, nn.Module] = {"transformer": self.transformer, "text_encoder": self.text_encoder}
-        self._recipe = recipe
-        self._source = source
-        self._heldout = heldout
+    `source` and `heldout` stream clips where the recipe names none on disk. `judge` measures what sheets show.
+    """
+
+    def __init__(self, recipe: TransformerRecipe, source: ClipSource, heldout: ClipSource, ranks: Ranks = ALONE,
+                 judge: Judge | None = None) -> None:
+        self._recipe, self._ranks, self._judge = recipe, ranks, judge
+        self._source, self._heldout = source, heldout
+        self._start = start.begin(recipe, ranks, lambda: _texts(source))
+        self.transformer = self._start.transformer
+        self.modules: dict[str, nn.Module] = {"transformer": self.transformer}
+        if recipe.text_encoder is not None:
+            self.modules["text_encoder"] = self._start.load_text_encoder()
+        if recipe.lora is not None:
+            lora.add_lora(self.transformer, recipe.lora)
         if recipe.attention_backend is not None:
             self.transformer.set_attention_backend(recipe.attention_backend)
+        if recipe.run.checkpoint_activations:
+            self.transformer.enable_gradient_checkpointing()
         if recipe.run.compile:
             # One graph for each mix of references and events; their numbers become dynamic sizes.
             torch._dynamo.config.recompile_limit = 32
             for block in self.transformer.blocks:
                 block.compile()
+        device = pick_device(recipe.run)
+        self._encoder = LatentEncoder(self._start.vae, str(device), uses_bfloat16(device, recipe.run))
+        self._cache = self._open_data()
+        self._embed: Texts
+
+    def place(self, device: torch.device, ranks: Ranks, bfloat16: bool) -> None:
+        """Bring the model to the device, in shards where `ranks` says so, and read what is still to be read."""
+        for module in self.modules.values():
+            if ranks.is_sharded:
+                sharding.shard(module, ranks, device, bfloat16)
+            if next(module.parameters()).is_meta:
+                module.to_empty(device=device)
+            else:
+                module.to(device)
+        if self._start.weights is not None:
+            self._read_weights(self._start.weights, ranks)
+        if self._recipe.base is not None:
+            self._draw_new()
+        if self._recipe.lora is not None:
+            lora.initialise_lora(self.transformer, torch.Generator().manual_seed(self._recipe.seed))
+        if self._recipe.lora is not None and not ranks.is_sharded and bfloat16:
+            lora.freeze_in_bfloat16(self.transformer)
+        config = sharding.context_config(ranks, device)
+        if config is not None:
+            self.transformer.parallelise(ContextParallel(config))
+        if self._cache is not None:
+            self._embed = StoredTexts(self._cache.embedding, device)
+        else:
+            text_encoder = self._start.load_text_encoder().to(device)
+            self._embed = EncodedTexts(self._start.tokenizer, text_encoder, "text_encoder" in self.modules)
 
     def parameter_groups(self, optimizer: Optimizer) -> list[dict[str, Any]]:
         """Return the base's and the new modules' parameters, each with their learning rate."""
         new = {id(parameter) for name in self.transformer.new_module_names()
                for parameter in self.transformer.get_submodule(name).parameters()}
-        parameters = [*self.transformer.parameters(), *self.text_encoder.parameters()]
+        parameters = [parameter for _, parameter in sharding.named_trained(self.modules)]
         return [{"params": [parameter for parameter in parameters if id(parameter) not in new], "lr": optimizer.lr},
                 {"params": [parameter for parameter in parameters if id(parameter) in new],
                  "lr": optimizer.new_lr or optimizer.lr}]
@@ -99,45 +136,156 @@ class TransformerObjective:
     def matrices(self) -> list[nn.Parameter]:
         """Return the weight matrices of the transformer's blocks."""
         return [parameter for parameter in self.transformer.blocks.parameters()
-                if parameter.ndim == 2 and min(parameter.shape) > 1]
+                if parameter.requires_grad and parameter.ndim == 2 and min(parameter.shape) > 1]
 
-    def batches(self, num_steps: int) -> Dataset[ClipBatch]:
-        """Return the dataset of encoded clips."""
-        clips, run = self._recipe.clips, self._recipe.run
-        ranks.share_of(run.batch_size)
-        options = PoolOptions(run.batch_size, clips.num_groups, clips.uses, clips.subject_shares, clips.event_share,
-                              num_lanes=clips.num_lanes, canvas_share=self._recipe.canvas_share,
+    def batches(self, num_steps: int, share: tuple[int, int]) -> Dataset[Any]:
+        """Return the dataset of clips: those on disk, or a pool of streamed and encoded ones."""
+        clips, recipe = self._recipe.clips, self._recipe
+        if self._folder is not None:
+            return AnnotatedClips(self._folder, recipe.run.batch_size, recipe.seed, share, self._cache)
+        options = PoolOptions(recipe.run.batch_size, clips.num_groups, clips.uses, clips.subject_shares,
+                              clips.event_share, num_lanes=clips.num_lanes, canvas_share=recipe.canvas_share,
                               own_frame_share=clips.own_frame_share, stills_share=clips.stills_share,
-                              stills_per_clip=clips.stills_per_clip,
-                              share=ranks.share())
-        device = precision.pick_device(run)
-        encoder = LatentEncoder(self._recipe.vae, str(device), precision.uses_bfloat16(device, run))
-        return EncodedClips(self._source, encoder, options, self._recipe.seed, num_steps)
+                              stills_per_clip=clips.stills_per_clip, share=share)
+        return EncodedClips(self._source, self._encoder, options, recipe.seed, num_steps)
 
-    def loss(self, batch: ClipBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted flow-matching loss of a batch."""
+    def loss(self, batch: ClipBatch | SampleBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted flow-matching loss of a part of a batch."""
+        if isinstance(batch, SampleBatch):
+            batch = self._encoded(batch)
         latents = batch.latents
-        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
-        t = torch.rand(len(latents), generator=generator, device=latents.device)
-        t = flow.shift_time(t, self._recipe.flow_shift)
-        keep_images, keep_text = draw_kept(len(latents), self._recipe.dropout, generator)
+        generators = draws.of_samples(len(latents))
+        noise = torch.stack([torch.randn(latents.shape[1:], generator=one, device=latents.device)
+                             for one in generators])
+        t = self._draw_times(generators, latents.device)
+        keep_images, keep_text = draw_kept(self._recipe.dropout, generators, latents.device)
         prompt_embeds, references, events = self._conditions(batch, keep_images, keep_text)
         prediction = self.transformer(flow.interpolate(latents, noise, t), t * flow.NUM_TRAIN_TIMESTEPS, prompt_embeds,
                                       references, events).sample
         target = flow.velocity(latents, noise)
-        loss = flow.flow_loss(prediction, target, 1 + self._recipe.subject_weight * batch.subject_mask)
-        on_subjects = flow.flow_loss(prediction.detach(), target, batch.subject_mask + 1e-6)
-        return loss, {"plain_loss": (prediction.detach() - target).square().mean(), "subject_loss": on_subjects}
+        loss = flow.flow_loss(prediction, target, 1 + self._recipe.subject_weight * batch.subject_mask).mean()
+        details = {"plain_loss": (prediction.detach() - target).square().mean()}
+        if self._recipe.subject_weight:
+            details["subject_loss"] = flow.flow_loss(prediction.detach(), target, batch.subject_mask + 1e-6).mean()
+        return loss, details
+
+    def flops(self, batch: ClipBatch | SampleBatch) -> float:
+        """Return the operations of forward and backward pass of a batch by this process."""
+        shape = self._latent_shape(batch)
+        num_events = max((len(events) for events in batch.events or []), default=0)
+        count = training_flops(
+            self.transformer.config, shape, batch.spans.shape[1], self._start.max_prompt_tokens, num_events,
+            self._start.max_event_tokens if num_events else 0, self._recipe.run.checkpoint_activations,
+            self._recipe.lora.rank if self._recipe.lora else None)
+        return len(batch.spans) * count / self._ranks.context_size
+
+    @torch.no_grad()
+    def write_sheet(self, path: Path) -> dict[str, float]:
+        """Sample storyboards with the averaged weights; measure those whose subjects a judge can find."""
+        pipeline = export.pipeline_of(self._start, self._recipe)
+        if self._recipe.validation or self._recipe.data is not None:
+            if not self._recipe.validation:
+                return {}
+            with torch.compiler.set_stance("force_eager"):
+                validation.write_storyboards(pipeline, self._recipe.validation, path, self._ranks.is_first)
+            return {}
+        with torch.compiler.set_stance("force_eager"):
+            shown = validation.write_sheet(pipeline, self._heldout, path, self._ranks.is_first)
+        if self._judge is None:
+            return {}
+        return {"t_iou": float(np.mean([self._judge(board, video) for board, video in shown]))}
+
+    def export(self, folder: Path) -> None:
+        """Write what was trained: a pipeline folder, or beside a base only what is not the base's own."""
+        weights = {name: sharding.full(parameter).cpu() for name, parameter in sharding.named_trained(self.modules)}
+        if self._ranks.is_first:
+            export.write_trained(self._start, self._recipe, weights, folder)
+
+    def assemble(self, found: Path, folder: Path, averaged: bool, dtype: torch.dtype) -> None:
+        """Write a pipeline folder of a checkpoint; see `export.assemble`."""
+        export.assemble(self._start, self._recipe, self.modules, found, folder, averaged, dtype)
+
+    # Parts of the above, in order.
+
+    def _open_data(self) -> LatentCache | None:
+        """Open the clips on disk, and what is computed of them, where the recipe names them."""
+        self._folder: ClipFolder | None = None
+        data = self._recipe.data
+        if data is None:
+            return None
+        vae = AutoencoderKLWan.load_config(self._start.vae)
+        options = data.sample_options(self._recipe.canvas_share, self._recipe.subject_weight > 0,
+                                      vae["scale_factor_spatial"])
+        self._folder = ClipFolder(data.clips, options)
+        if data.cache is None:
+            return None
+        if self._recipe.text_encoder is not None:
+            raise ValueError("data.cache holds what a frozen text encoder made, and this recipe trains one along; leave "
+                             "out data.cache or text_encoder")
+        return LatentCache(data.cache, self._folder, self._start.encoder_identity())
+
+    def _read_weights(self, folder: Path, ranks: Ranks) -> None:
+        """Read the base's weights into shards."""
+        new = tuple(f"{name}." for name in self.transformer.new_module_names())
+        named = dict(self.transformer.named_parameters())
+        base = {name.replace(".base_layer.", "."): parameter.detach() for name, parameter in named.items()
+                if not name.startswith(new) and ".lora_" not in name}
+        load_tensors(folder, base, ranks)
+
+    def _draw_new(self) -> None:
+        """Draw the first weights of what a base does not have, the same however they are divided."""
+        with torch.random.fork_rng(devices=[]):
+            twin = type(self.transformer)(**{**self.transformer.config, "num_layers": 1})
+            for number, name in enumerate(self.transformer.new_module_names()):
+                torch.manual_seed(self._recipe.seed * 1_000_003 + number)
+                twin.initialise_new_modules()
+                fresh = twin.get_submodule(re.sub(r"^blocks\.\d+", "blocks.0", name))
+                for target, source in zip(self.transformer.get_submodule(name).parameters(), fresh.parameters(),
+                                          strict=True):
+                    sharding.fill(target, source.detach())
+
+    def _encoded(self, batch: SampleBatch) -> ClipBatch:
+        """Encode what a batch holds in pixels: one video after the other, references together."""
+        latents, references = batch.latents, batch.reference_latents
+        if latents is None:
+            assert batch.videos is not None
+            latents = torch.cat([self._encoder(video) for video in batch.videos.split(1)])
+        if references is None:
+            assert batch.references is not None
+            references = latents.new_zeros(*batch.spans.shape[:2], latents.shape[1], *latents.shape[3:])
+            for row, views in enumerate(batch.references):
+                if len(views):
+                    references[row] = self._encoder(views.unsqueeze(2)).squeeze(2)
+        mask = batch.subject_mask
+        return ClipBatch(latents, references, batch.spans, latents.new_zeros(
+            len(latents), *latents.shape[2:]) if mask is None else mask, batch.prompts, batch.words, batch.events)
+
+    def _latent_shape(self, batch: ClipBatch | SampleBatch) -> tuple[int, int, int]:
+        if batch.latents is not None:
+            shape = batch.latents.shape[2:]
+        else:
+            assert isinstance(batch, SampleBatch) and batch.videos is not None
+            _, _, num_frames, height, width = batch.videos.shape
+            config = AutoencoderKLWan.load_config(self._start.vae)
+            shape = torch.Size([1 + (num_frames - 1) // config["scale_factor_temporal"],
+                                height // config["scale_factor_spatial"], width // config["scale_factor_spatial"]])
+        return shape[0], shape[1], shape[2]
+
+    def _draw_times(self, generators: list[torch.Generator], device: torch.device) -> Tensor:
+        """Draw a timestep for each sample, within the range that is trained."""
+        shift = self._recipe.flow_shift
+        u = torch.cat([torch.rand(1, generator=one, device=device) for one in generators])
+        low, high = flow.shift_time(torch.tensor(self._start.timestep_range), 1 / shift).tolist()
+        return flow.shift_time(low + (high - low) * u, shift)
 
     def _conditions(self, batch: ClipBatch, keep_images: Tensor,
                     keep_text: Tensor) -> tuple[Tensor, References, Events | None]:
         """Return prompt embeddings, references and events, with null conditions where they are not kept."""
-        options = self._recipe.text_encoder
         num_subjects = batch.spans.shape[1]
         prompts = [prompt if kept else "" for prompt, kept in zip(batch.prompts, keep_text.tolist(), strict=True)]
         words = [word if kept else "" for row, kept in zip(batch.words, keep_images.tolist(), strict=True)
                  for word in row]
-        prompt_embeds, _ = self._embed(prompts, options.max_prompt_tokens)
+        prompt_embeds, _ = self._embed(prompts, self._start.max_prompt_tokens)
         word_embeds, word_mask = self._embed(words, self.transformer.config.num_word_tokens)
         references = References(
             latents=batch.reference_latents * keep_images.view(-1, 1, 1, 1, 1),
@@ -154,46 +302,15 @@ class TransformerObjective:
         kept = [[(span, caption if keep else "") for span, caption in events]
                 for events, keep in zip(batch.events, keep_text.tolist(), strict=True)]
         texts, spans, present = pad_events(kept, batch.latents.shape[2])
-        embeds, mask = self._embed(texts, self._recipe.text_encoder.max_event_tokens)
+        embeds, mask = self._embed(texts, self._start.max_event_tokens)
         groups, device = tuple(present.shape), embeds.device
         return Events(embeds.unflatten(0, groups), mask.unflatten(0, groups) & present.unsqueeze(-1).to(device),
                       spans.to(device))
 
-    def _embed(self, texts: list[str], max_tokens: int) -> tuple[Tensor, Tensor]:
-        device = self.text_encoder.device
-        if not texts:
-            empty = torch.zeros(0, max_tokens, self.text_encoder.config.d_model, device=device)
-            return empty, empty[..., 0].bool()
-        ids, mask = text.tokenize(self.tokenizer, texts, max_tokens, device)
-        return text.embed(self.text_encoder, ids, mask), mask
 
-    @torch.no_grad()
-    def write_sheet(self, path: Path) -> None:
-        """Sample fixed held-out storyboards with the averaged weights, beside the clips that they were taken from."""
-        with torch.compiler.set_stance("force_eager"):
-            validation.write_sheet(self._pipeline(), self._heldout, path)
-
-    def export(self, folder: Path) -> None:
-        """Write a pipeline folder that `generate --model` takes."""
-        self._pipeline().save_pretrained(folder)
-
-    def _pipeline(self) -> Any:
-        """Return the pipeline of the modules as they are."""
-        from alchemint.pipeline import AlchemintPipeline
-
-        world, options = self._recipe.world, self._recipe.text_encoder
-        vae = AutoencoderKLWan.from_pretrained(self._recipe.vae).to(self.transformer.device)
-        return AlchemintPipeline(
-            tokenizer=self.tokenizer, text_encoder=self.text_encoder, vae=vae, transformer=self.transformer,
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=5.66), width=world.width, height=world.height,
-            num_frames=world.num_frames, fps=world.fps, max_prompt_tokens=options.max_prompt_tokens,
-            max_event_tokens=options.max_event_tokens, canvas_share=self._recipe.canvas_share,
-            guidance=self._recipe.guidance)
-
-
-def draw_kept(batch_size: int, dropout: Dropout, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_kept(dropout: Dropout, generators: list[torch.Generator], device: torch.device) -> tuple[Tensor, Tensor]:
     """Draw which samples keep their images, and which their text: two (batch,) bool."""
-    draws = torch.rand(3, batch_size, generator=generator, device=generator.device)
+    draws = torch.stack([torch.rand(3, generator=one, device=device) for one in generators], dim=1)
     both = draws[2] >= dropout.both
     return (draws[0] >= dropout.image) & both, (draws[1] >= dropout.text) & both
 

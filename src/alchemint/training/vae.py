@@ -20,7 +20,8 @@ from alchemint import media
 from alchemint.data.clips import ClipSource
 from alchemint.data.windows import PixelWindows, WindowBatch, WindowOptions
 from alchemint.model.latents import as_pixels, as_uint8
-from alchemint.training import ranks
+from alchemint.training.draws import Draws
+from alchemint.training.ranks import Ranks
 from alchemint.training.recipe import Optimizer, VaeRecipe
 
 _SHEET_CLIPS = 6
@@ -45,6 +46,16 @@ class VaeObjective:
         self._source = source
         self._heldout = heldout
 
+    def place(self, device: torch.device, ranks: Ranks, bfloat16: bool) -> None:
+        """Bring the VAE to the device.
+
+        Raises ValueError for shards and shared tokens, which a VAE does not have.
+        """
+        if ranks.work_as_one:
+            raise ValueError("a VAE is trained with whole weights and whole videos: leave out run.num_shards and "
+                             "run.context_parallel")
+        self.vae.to(device)
+
     def parameter_groups(self, optimizer: Optimizer) -> list[dict[str, Any]]:
         """Return one group: all that is trained."""
         return [{"params": [parameter for parameter in self.vae.parameters() if parameter.requires_grad],
@@ -56,18 +67,17 @@ class VaeObjective:
                 if parameter.requires_grad and parameter.ndim >= 4 and not ("conv_in" in name or "conv_out" in name)
                 and min(len(parameter), parameter[0].numel()) > 1]
 
-    def batches(self, num_steps: int) -> Dataset[Any]:
+    def batches(self, num_steps: int, share: tuple[int, int]) -> Dataset[Any]:
         """Return the dataset of pixel windows."""
-        options = WindowOptions(ranks.share_of(self._recipe.run.batch_size), self._recipe.window_lengths,
-                                share=ranks.share())
+        options = WindowOptions(self._recipe.run.batch_size // share[1], self._recipe.window_lengths, share=share)
         return PixelWindows(self._source, options, self._recipe.seed, num_steps)
 
-    def loss(self, batch: WindowBatch, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(self, batch: WindowBatch, draws: Draws) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the loss of a batch of windows."""
         pixels = as_pixels(batch.pixels)
         with torch.set_grad_enabled(not self._frozen):
             posterior = self.vae.encode(pixels).latent_dist
-        decoded = self.vae.decode(posterior.sample(generator)).sample.float()
+        decoded = self.vae.decode(posterior.sample(draws.of_part())).sample.float()
         error = decoded - pixels
         weight = 1 + self._recipe.subject_weight * batch.subject_mask.float()
         reconstruction = weighted_mean(error.abs(), weight)
@@ -79,8 +89,12 @@ class VaeObjective:
         loss = loss + self._recipe.kl_weight * kl
         return loss, {"reconstruction": reconstruction, "edges": edges, "kl": kl}
 
+    def flops(self, batch: WindowBatch) -> float:
+        """Return 0: convolutions are not counted."""
+        return 0.0
+
     @torch.no_grad()
-    def write_sheet(self, path: Path) -> None:
+    def write_sheet(self, path: Path) -> dict[str, float]:
         """Write held-out clips (odd rows) above what the VAE makes of them (even rows), enlarged three times."""
         clips = torch.stack([torch.from_numpy(self._heldout(number, None).frames) for number in range(_SHEET_CLIPS)])
         pixels = as_pixels(clips.permute(0, 4, 1, 2, 3).to(self.vae.device))
@@ -89,6 +103,7 @@ class VaeObjective:
         rows = [np.concatenate(list(video[::3]), axis=1)
                 for pair in zip(clips.numpy(), frames, strict=True) for video in pair]
         media.write_image(path, np.concatenate(rows).repeat(3, axis=0).repeat(3, axis=1))
+        return {"sheet_l1": float((decoded - pixels).abs().mean())}
 
     def export(self, folder: Path) -> None:
         """Write the VAE with the mean and the deviation of its latents in its config.

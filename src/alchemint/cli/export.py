@@ -1,0 +1,37 @@
+"""`alchemint export`: from a training run to a folder that `generate --model` takes."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Weights = Literal["averaged", "last"]
+Dtype = Literal["float32", "bfloat16"]
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="output folder of a training run")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder to write")],
+    step: Annotated[int | None, typer.Option(help="step of the checkpoint; the newest when not given")] = None,
+    weights: Annotated[Weights, typer.Option(help="the moving average of the weights, or the last ones")] = "averaged",
+    dtype: Annotated[Dtype, typer.Option(help="of the transformer's weights")] = "float32",
+) -> None:
+    """Write a checkpoint as a whole pipeline folder: adapters merged, text encoder and VAE beside it."""
+    import torch
+
+    from alchemint.cli.train import new_objective
+    from alchemint.training import checkpoint
+    from alchemint.training.ranks import ALONE
+    from alchemint.training.recipe import TransformerRecipe, load_recipe
+    from alchemint.training.transformer import TransformerObjective
+
+    if not (run / "recipe.yaml").is_file():
+        raise ValueError(f"{run}: there is no recipe.yaml; give the output folder of a training run")
+    found = checkpoint.find(run / "checkpoints", step)
+    recipe = load_recipe(run / "recipe.yaml", ["run.device=cpu", "run.compile=false"])
+    if not isinstance(recipe, TransformerRecipe):
+        raise ValueError(f"{run} trained a {recipe.kind}; its own export folder holds it")
+    objective = new_objective(recipe, ALONE)
+    assert isinstance(objective, TransformerObjective)
+    objective.assemble(found, out, weights == "averaged", getattr(torch, dtype))
+    typer.echo(f"{out}: the model of {found}")
