@@ -165,6 +165,12 @@ def test_frames_of_what_is_no_video_are_refused(tmp_path: Path) -> None:
         media.read_frames(tmp_path / "a.mp4", [])
 
 
+def test_a_stream_that_cannot_be_searched_is_refused(tmp_path: Path) -> None:
+    grown(tmp_path / "a.h264", 9, Fraction(25), "bframes=0", file="h264")
+    with pytest.raises(ValueError, match=r"a\.h264 is not a readable video"):
+        media.read_frames(tmp_path / "a.h264", [3])
+
+
 def test_a_video_that_breaks_off_is_refused_where_it_does(tmp_path: Path) -> None:
     frames = grown(tmp_path / "a.mp4", 61, Fraction(25), "bframes=2:keyint=10", movflags="+faststart")
     data = (tmp_path / "a.mp4").read_bytes()

@@ -202,7 +202,7 @@ def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
 
 
 def read_frames(path: str | os.PathLike[str], numbers: Sequence[int]) -> np.ndarray:
-    """Return frames of a video file by their numbers, (len(numbers), height, width, 3) uint8; see `frames_of`."""
+    """Return frames of a video file by number, (len(numbers), height, width, 3) uint8; see `frames_of`."""
     if not len(numbers):
         raise ValueError(f"{os.fspath(path)}: no frame was asked for; name at least one")
     return np.stack(list(frames_of(path, numbers)))
@@ -248,8 +248,7 @@ class _Decoder:
             self._jump(self._first_pts)
         while self._current is not None and self._number(self._current) < number:
             self._current = next(self._frames, None)
-        there = self._current is not None and self._number(self._current) == number
-        return self._current if there else None
+        return self._current if self._current is not None and self._number(self._current) == number else None
 
     def _jump(self, pts: int) -> None:
         """Go to the keyframe before a time."""
@@ -262,19 +261,18 @@ class _Decoder:
         entries = self._stream.index_entries
         place = entries.search_timestamp(self._pts(number), backward=True)
         # The index is by decoding time, before the time shown: a keyframe right ahead may be missed, none is invented.
-        return place >= 0 and entries[place].timestamp > _pts(self._current)
+        return place >= 0 and entries[place].timestamp > self._time(self._current)
 
     def _pts(self, number: int) -> int:
         return self._first_pts + round(number / (self.rate * self._stream.time_base))
 
     def _number(self, frame: av.VideoFrame) -> int:
-        return round((_pts(frame) - self._first_pts) * self._stream.time_base * self.rate)
+        return round((self._time(frame) - self._first_pts) * self._stream.time_base * self.rate)
 
-
-def _pts(frame: av.VideoFrame) -> int:
-    if frame.pts is None:
-        raise ValueError("its frames carry no time stamps, by which they could be found; put it into an mp4 file")
-    return frame.pts
+    def _time(self, frame: av.VideoFrame) -> int:
+        if frame.pts is None:
+            raise ValueError(f"{self._file.name}: its frames carry no time stamps; put it into an mp4 file")
+        return frame.pts
 
 
 @contextmanager

@@ -81,7 +81,8 @@ def test_a_clip_without_subjects_has_a_plan(world: Path, options: SampleOptions)
     ({"sizes": ((64, 36),)}, "size 64 x 36: both sides must be multiples of 8"),
     ({"num_frames": (9, 12)}, "num_frames 12: the count must be 4k.1; use 9 or 13"),
     ({"fps": 0.0}, "fps 0 must be above 0"), ({"max_subjects": -1}, "max_subjects -1"),
-    ({"min_area": 1.0}, "min_area 1"), ({"canvas_share": 0.0}, "canvas_share 0"), ({"event_share": 1.5}, "event_share 1.5")])
+    ({"min_area": 1.0}, "min_area 1"), ({"canvas_share": 0.0}, "canvas_share 0"),
+    ({"event_share": 1.5}, "event_share 1.5")])
 def test_options_out_of_range_are_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(OPTIONS, **change)

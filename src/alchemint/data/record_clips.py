@@ -76,8 +76,7 @@ class ClipFolder:
         if start is None:
             start = int(random.choice(plan.starts))
         window = self.window_at(number, start)
-        kept = np.sort(random.choice(len(window.entities), plan.bucket.num_subjects, replace=False)) if True else 0
-        kept = kept * 0 + np.arange(len(kept))
+        kept = np.sort(random.choice(len(window.entities), plan.bucket.num_subjects, replace=False))
         return ClipWindow(window.record, window.framing, window.frames, tuple(window.entities[place] for place in kept),
                           tuple(window.spans[place] for place in kept))
 

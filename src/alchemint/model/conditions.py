@@ -48,11 +48,11 @@ class Events(NamedTuple):
 
 def pad_events(events: Sequence[Sequence[tuple[LatentSpan, str]]],
                num_latents: int) -> tuple[list[str], Tensor, Tensor]:
-    """Bring the timed captions of a batch to one number, with empty ones that lie after the video.
+    """Bring the timed captions of a batch to one number, at least one, with empty ones that lie after the video.
 
     Returns the B * E texts, the spans (B, E, 2) float32, and (B, E) bool, false for padding.
     """
-    most = max(len(row) for row in events)
+    most = max([1, *map(len, events)])
     after = ((float(num_latents), num_latents + 1.0), "")
     padded = [[*row, *[after] * (most - len(row))] for row in events]
     return ([caption for row in padded for _, caption in row],

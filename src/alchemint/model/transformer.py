@@ -44,10 +44,12 @@ class Segments(NamedTuple):
 
 
 class EventText(NamedTuple):
-    """Projected event captions (B, E * M, dim), their mask (B, 1, 1, E * M), and the rotary tables for both sides."""
+    """Projected event captions (B, E * M, dim), their mask (B, 1, 1, E * M), which samples have any (B, 1, 1) as 0 or
+    1, and the rotary tables for both sides."""
 
     hidden_states: Tensor
     mask: Tensor
+    present: Tensor
     rotary: tuple[Rotary, Rotary]
 
 
@@ -80,6 +82,7 @@ class AlchemintTransformerBlock(WanTransformerBlock):
             assert self.event_attn is not None
             num_video_tokens = segments.num_video_tokens if segments else hidden_states.shape[1]
             timed = self.event_attn(normed[:, :num_video_tokens], events.hidden_states, events.mask, events.rotary)
+            timed = timed * events.present.type_as(timed)
             attended = torch.cat([attended[:, :num_video_tokens] + timed, attended[:, num_video_tokens:]], dim=1)
         hidden_states = hidden_states + attended
 
@@ -351,7 +354,8 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         rotary = event_rotary(self.config.event_encoding, events.spans, grid[0], grid[1] * grid[2], num_event_tokens,
                               self.config.attention_head_dim, self.config.rope_theta)
         text = self.condition_embedder.text_embedder(events.embeds.flatten(1, 2))
-        return EventText(text, events.mask.flatten(1).view(len(events.mask), 1, 1, -1), rotary)
+        mask = events.mask.flatten(1)
+        return EventText(text, mask.view(len(mask), 1, 1, -1), mask.any(1).float().view(-1, 1, 1), rotary)
 
 
 # Step caches find blocks by their exact class. And a pipeline loads a component whose class lives outside diffusers

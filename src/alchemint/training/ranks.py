@@ -84,13 +84,14 @@ ALONE = Ranks()
 
 @contextmanager
 def joined(run: Run) -> Iterator[Ranks]:
-    """Join the processes that torchrun started, by NCCL or gloo, and leave them at the end.
+    """Join the processes that torchrun started, by NCCL or gloo, and leave them at the end, unless they are joined
+    already.
 
     Raises ValueError when the recipe's `run` can't be divided among so many.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     ranks = divide(run, int(os.environ.get("RANK", "0")), count)
-    if count == 1:
+    if count == 1 or dist.is_initialized():
         yield ranks
         return
     on_gpu = run.device != "cpu" and torch.cuda.is_available()

@@ -220,8 +220,8 @@ class TransformerObjective:
         if data.cache is None:
             return None
         if self._recipe.text_encoder is not None:
-            raise ValueError("data.cache holds what a frozen text encoder made, and this recipe trains one along; leave "
-                             "out data.cache or text_encoder")
+            raise ValueError("data.cache holds what a frozen text encoder made, and this recipe trains one along; "
+                             "leave out data.cache or text_encoder")
         return LatentCache(data.cache, self._folder, self._start.encoder_identity())
 
     def _read_weights(self, folder: Path, ranks: Ranks) -> None:
@@ -296,8 +296,12 @@ class TransformerObjective:
         return prompt_embeds, references, self._events(batch, keep_text)
 
     def _events(self, batch: ClipBatch, keep_text: Tensor) -> Events | None:
-        """Return the timed captions, padded to the batch's largest number of them; padding lies after the video."""
-        if batch.events is None or not any(batch.events):
+        """Return the timed captions, padded to the batch's largest number of them; padding lies after the video.
+
+        A batch that may have some has the event branch run even where this part of it has none: all processes must
+        agree on which weights get gradients.
+        """
+        if batch.events is None:
             return None
         kept = [[(span, caption if keep else "") for span, caption in events]
                 for events, keep in zip(batch.events, keep_text.tolist(), strict=True)]
