@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -83,6 +86,30 @@ def text_encoder(tokenizer: PreTrainedTokenizerFast) -> UMT5EncoderModel:
     return UMT5EncoderModel(UMT5Config(
         vocab_size=len(tokenizer), d_model=TEXT_DIM, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.0,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)).eval()
+
+
+@pytest.fixture(scope="session")
+def make_wan() -> ModuleType:
+    """scripts/make_wan.py as a module."""
+    spec = importlib.util.spec_from_file_location("make_wan", Path(__file__).parent.parent / "scripts" / "make_wan.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def folder_of(make_wan: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that gives the folder of a geometry of scripts/make_wan.py, a plain Wan pipeline, written once."""
+    root = tmp_path_factory.mktemp("wan")
+
+    def folder(geometry: str, dtype: str = "float32") -> Path:
+        if not (root / dtype / geometry).exists():
+            make_wan.make(geometry, root / dtype / geometry, dtype=make_wan.DTYPES[dtype])
+        return root / dtype / geometry
+
+    return folder
 
 
 @pytest.fixture(scope="session")

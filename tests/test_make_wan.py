@@ -1,6 +1,5 @@
 """The folders of random weights that scripts/make_wan.py writes are what diffusers reads and writes itself."""
 
-import importlib.util
 import logging
 import re
 from collections import namedtuple
@@ -16,31 +15,7 @@ from safetensors.torch import load_file
 
 from alchemint.model.transformer import AlchemintTransformer3DModel
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "make_wan.py"
 TINY = ["tiny", "tiny-5b", "tiny-a14b"]
-
-
-@pytest.fixture(scope="module")
-def make_wan() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_wan", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def folder_of(make_wan: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that gives a geometry's folder with float32 weights, written once."""
-    root = tmp_path_factory.mktemp("wan")
-
-    def folder(geometry: str) -> Path:
-        if not (root / geometry).exists():
-            make_wan.make(geometry, root / geometry, dtype=torch.float32)
-        return root / geometry
-
-    return folder
 
 
 @pytest.fixture

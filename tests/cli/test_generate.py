@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,10 @@ def test_wrong_arguments_are_one_line(alchemint: Alchemint, arguments: list[obje
 def test_an_interrupted_generation_leaves_no_file(tmp_path: Path, number: signal.Signals, status: int) -> None:
     command = [sys.executable, "-u", "-m", "alchemint", "generate", str(PARK), "-o", str(tmp_path / "park.mp4"),
                "--steps", "1000000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # Who runs the tests may ignore Ctrl-C, and a child would inherit that.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          preexec_fn=heed) as process:
         assert process.stdout is not None
         while f"seed {SEED}" not in process.stdout.readline():
             assert process.poll() is None

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from alchemint.data.annotated_clips import AnnotatedClips
 from alchemint.data.augmentation import AugmentationOptions
 from alchemint.data.clip_plans import Bucket, SampleOptions
+from alchemint.data.interleaved import Interleaved
 from alchemint.data.record_clips import ClipFolder
 from alchemint.data.samples import SampleBatch
 from alchemint.records import read_records, write_records
@@ -105,6 +106,21 @@ def test_timed_captions_are_left_out_by_the_batch(clips: ClipFolder) -> None:
     dataset = AnnotatedClips(clips, 1, seed=0)
     with_events = [dataset[number].events is not None for number in range(60)]
     assert 8 <= sum(with_events) <= 28
+
+
+def test_no_batch_has_more_tokens_than_the_heaviest(clips: ClipFolder) -> None:
+    for seed in range(4):
+        dataset = AnnotatedClips(clips, 2, seed)
+        sizes = []
+        for batch in map(dataset.__getitem__, range(dataset.batches_per_epoch)):
+            assert batch.videos is not None and batch.references is not None
+            _, _, num_frames, height, width = batch.videos.shape
+            num_pixels = ((num_frames + 3) // 4 + batch.references.shape[1]) * height * width
+            sizes.append((num_pixels, batch.events is not None))
+        assert sizes[dataset.heaviest] == max(sizes)
+        assert Interleaved([AnnotatedClips(clips, 2, seed, (part, 2)) for part in range(2)]).heaviest == (
+            2 * dataset.heaviest)
+    assert Interleaved([torch.arange(3), torch.arange(3)]).heaviest is None
 
 
 def test_loading_processes_change_nothing(clips: ClipFolder) -> None:

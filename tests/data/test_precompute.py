@@ -263,13 +263,13 @@ def test_the_hash_of_a_model_tells_its_contents(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
         (tmp_path / name / "weights.safetensors").write_bytes(b"abc")
-    before = encoder_identity(tmp_path, 48)
+    before = encoder_identity(tmp_path / "vae", tmp_path, 48)
     (tmp_path / "vae" / "readme.md").write_text("no matter")
-    assert encoder_identity(tmp_path, 48) == before
+    assert encoder_identity(tmp_path / "vae", tmp_path, 48) == before
     (tmp_path / "vae" / "weights.safetensors").write_bytes(b"abd")
-    after = encoder_identity(tmp_path, 48)
+    after = encoder_identity(tmp_path / "vae", tmp_path, 48)
     assert after["vae"] != before["vae"] and after["text_encoder"] == before["text_encoder"]
-    assert encoder_identity(tmp_path, 47) != after
+    assert encoder_identity(tmp_path / "vae", tmp_path, 47) != after
     with pytest.raises(ValueError, match="holds no weights"):
         content_hash(tmp_path / "nothing")
 

@@ -73,6 +73,20 @@ def transformer_recipe(
     return make
 
 
+@pytest.fixture
+def wan_recipe(tmp_path: Path, folder_of: Callable[..., Path]) -> Callable[..., TransformerRecipe]:
+    """A function that makes a recipe that starts from a tiny Wan of random weights, on clips of the toyworld."""
+
+    def make(geometry: str = "tiny", dtype: str = "float32", run: dict[str, Any] | None = None,
+             optimizer: dict[str, Any] | None = None, **values: Any) -> TransformerRecipe:
+        parts = {"base": str(folder_of(geometry, dtype)), "world": WORLD, "model": {"num_word_tokens": 4},
+                 "clips": EncodedClips(num_groups=3, uses=2, subject_shares=(0.2, 0.4, 0.4), event_share=0.5)}
+        return TransformerRecipe(**{"kind": "transformer", "output": tmp_path / "wan-run", **parts,
+                                    **_parts(run or {}, optimizer or {}), **values})
+
+    return make
+
+
 @pytest.fixture(autouse=True)
 def quick_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the export of a VAE look at few clips."""

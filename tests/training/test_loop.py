@@ -1,6 +1,7 @@
 """The training loop: that a resumed run is the unbroken one, to the last bit; stops, averages and the log."""
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -46,6 +47,27 @@ class Stopped:
                 time.sleep(0.5)
             os.kill(os.getpid(), signal.SIGTERM)
         return self.objective.loss(batch, draws)
+
+
+@dataclass
+class Broken:
+    """An objective whose `call`-th loss is `factor` times what it is, and that keeps the batch of it."""
+
+    objective: Any
+    call: int
+    factor: float
+    batch: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.objective, name)
+
+    def loss(self, batch: Any, draws: Draws) -> Any:
+        loss, details = self.objective.loss(batch, draws)
+        self.call -= 1
+        if self.call == 0:
+            self.batch = batch
+            loss = loss * self.factor
+        return loss, details
 
 
 CLOCK = ("seconds", "samples_per_s", "step_s", "data_share", "memory_gb", "mfu")
@@ -170,6 +192,49 @@ def test_a_loss_that_is_not_finite_ends_the_run(vae_recipe: Callable[..., Recipe
     with pytest.raises(FloatingPointError, match=r"step 1: loss .* lower the learning rate"):
         train(new_objective(recipe), recipe)
     assert checkpoint.latest(recipe.output / "checkpoints") is None
+
+
+@pytest.mark.parametrize(("call", "factor", "reason"), [
+    (3, math.nan, "step 2: loss nan; "), (1, math.inf, "step 0: loss inf; "),
+    (23, 1e3, r"step 22: loss [\d.]+(e\+\d+)?, [\d.]+ in the mean of the steps before \(run.max_loss_ratio is 8\); "),
+])
+def test_a_batch_that_breaks_the_run_is_kept(
+    transformer_recipe: Callable[..., Recipe], new_objective: NewObjective, call: int, factor: float, reason: str
+) -> None:
+    recipe = transformer_recipe(run={"steps": 40, "max_loss_ratio": 8})
+    broken = Broken(new_objective(recipe), call, factor)
+    path = recipe.output / f"bad-batch-step-{call - 1:08d}-process-0"
+    with pytest.raises(FloatingPointError, match=f"^{reason}the batch is in {path}.safetensors; lower the learning"):
+        train(broken, recipe)
+    tensors, texts = load_file(f"{path}.safetensors"), json.loads(Path(f"{path}.json").read_text())
+    batch = broken.batch
+    assert tensors.keys() == {"latents", "reference_latents", "spans", "subject_mask"}
+    assert all(torch.equal(tensor, getattr(batch, name)) for name, tensor in tensors.items())
+    assert texts["prompts"] == batch.prompts and len(batch.prompts[0]) > 5
+    assert texts["words"] == batch.words
+    assert texts.keys() == {"prompts", "words", "events"}
+    assert checkpoint.latest(recipe.output / "checkpoints") is None
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run(
+    vae_recipe: Callable[..., Recipe], new_objective: NewObjective
+) -> None:
+    recipe = vae_recipe()
+    objective = new_objective(recipe)
+    weight = next(objective.modules["vae"].parameters())
+    weight.register_hook(lambda gradient: gradient * math.nan)
+    before = weight.detach().clone()
+    with pytest.raises(FloatingPointError, match=r"^step 0: gradient norm nan; the batch is in .*-step-00000000-"):
+        train(objective, recipe)
+    assert torch.equal(weight, before)
+    assert load_file(recipe.output / "bad-batch-step-00000000-process-0.safetensors")["pixels"].dtype == torch.uint8
+
+
+def test_losses_are_compared_once_there_are_enough_of_them(
+    transformer_recipe: Callable[..., Recipe], new_objective: NewObjective
+) -> None:
+    recipe = transformer_recipe(run={"steps": 10})
+    assert train(Broken(new_objective(recipe), 8, 1e3), recipe).step == 10
 
 
 def test_sheets_are_drawn_on_the_way(vae_recipe: Callable[..., Recipe], new_objective: NewObjective) -> None:

@@ -1,9 +1,7 @@
 """Several processes train one model: whole weights or shards, samples or tokens shared; the numbers are one's alone."""
 
 import json
-import os
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,37 +9,17 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.multiprocessing import spawn  # type: ignore[attr-defined]
 
-from alchemint.cli.train import ToyworldSource
 from alchemint.training import checkpoint, loop, ranks
 from alchemint.training.ranks import ALONE, Ranks
 from alchemint.training.recipe import Dropout, Run, TransformerRecipe
-from alchemint.training.transformer import TransformerObjective
+from tests.training.processes import RUN, log_of, objective_of, run_in_all, train, train_each
 
-NUM_PROCESSES = 2
-RUN = Run(steps=1, batch_size=NUM_PROCESSES, device="cpu")
 DIVISIONS: dict[str, dict[str, Any]] = {
     "whole weights": {}, "shards": {"num_shards": "all"}, "shared tokens": {"context_parallel": 2},
     "both, in parts": {"num_shards": "all", "context_parallel": 2, "accumulate": 2},
     "shards, recomputed": {"num_shards": 2, "checkpoint_activations": True},
 }
-
-
-def run_in_all(function: Callable[..., None], *args: Any) -> None:
-    """Run `function(*args)` in two processes that torchrun might have started."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    spawn(_as_rank, (port, function, args), nprocs=NUM_PROCESSES)
-
-
-def _as_rank(rank: int, port: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(NUM_PROCESSES), MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    with ranks.joined(RUN):
-        function(*args)
 
 
 # What processes tell each other
@@ -97,28 +75,9 @@ def test_what_cannot_be_divided_is_refused(values: dict[str, Any], fault: str) -
 # Training
 
 
-def _objective(recipe: TransformerRecipe, joined: Ranks) -> TransformerObjective:
-    source = ToyworldSource(split="train", **recipe.world.model_dump(exclude={"split"}))
-    return TransformerObjective(recipe, source, source, joined)
-
-
-def _train(recipe: TransformerRecipe) -> None:
-    with ranks.joined(recipe.run) as joined:
-        assert loop.train(_objective(recipe, joined), recipe, joined).step == recipe.run.steps
-
-
-def _train_each(recipes: list[TransformerRecipe]) -> None:
-    for recipe in recipes:
-        _train(recipe)
-
-
-def _log(recipe: TransformerRecipe) -> list[dict[str, float]]:
-    return [json.loads(row) for row in (recipe.output / "log.jsonl").read_text().splitlines()]
-
-
 def _weights(recipe: TransformerRecipe) -> dict[str, torch.Tensor]:
     """The weights and moments of the newest checkpoint, whichever number of processes wrote it."""
-    objective = _objective(recipe, ALONE)
+    objective = objective_of(recipe, ALONE)
     training = loop._Training(objective, recipe, ALONE)
     found = checkpoint.latest(recipe.output / "checkpoints")
     assert found is not None
@@ -132,12 +91,12 @@ def test_however_they_are_divided_the_numbers_are_those_of_one_process(
 ) -> None:
     recipe = transformer_recipe(run={"steps": 20, "batch_size": 4}, dropout=Dropout(image=0.2, text=0.2, both=0.1))
     divided = {name: _divided(recipe, tmp_path / name, run) for name, run in DIVISIONS.items()}
-    _train(recipe)
-    run_in_all(_train_each, list(divided.values()))
-    alone, weights = _log(recipe), _weights(recipe)
+    train(recipe)
+    run_in_all(train_each, list(divided.values()))
+    alone, weights = log_of(recipe), _weights(recipe)
     assert [row["step"] for row in alone] == list(range(1, 21))
     for name, other in divided.items():
-        rows = _log(other)
+        rows = log_of(other)
         assert [row["step"] for row in rows] == list(range(1, 21)), name
         for one, same in zip(alone, rows, strict=True):
             assert same["loss"] == pytest.approx(one["loss"], abs=1e-4), (name, one["step"])
@@ -153,11 +112,11 @@ def test_another_number_of_processes_goes_on_where_one_stopped(
     """One process, then two with shards, then one again: the unbroken run's losses and weights, rounding apart."""
     recipe = transformer_recipe(run={"steps": 9, "batch_size": 4}, optimizer={"decay_share": 0.0})
     changing = _divided(recipe, tmp_path / "changing", {})
-    _train(recipe)
+    train(recipe)
     for steps, run in ((3, {}), (6, {"num_shards": "all"}), (9, {})):
         part = changing.model_copy(update={"run": changing.run.model_copy(update={"steps": steps, **run})})
-        _train(part) if not run else run_in_all(_train, part)
-    for one, same in zip(_log(recipe), _log(changing), strict=True):
+        train(part) if not run else run_in_all(train, part)
+    for one, same in zip(log_of(recipe), log_of(changing), strict=True):
         assert same["loss"] == pytest.approx(one["loss"], abs=1e-4), one["step"]
     weights = _weights(changing)
     for name, tensor in _weights(recipe).items():
@@ -168,7 +127,7 @@ def _note_dtypes(recipe: TransformerRecipe, folder: Path) -> None:
     """Train a step in bfloat16 and shards; write what the rotary tables and timesteps were."""
     seen: dict[str, str] = {}
     with ranks.joined(recipe.run) as joined:
-        objective = _objective(recipe, joined)
+        objective = objective_of(recipe, joined)
         rope, times = objective.transformer.rope, objective.transformer.condition_embedder.timesteps_proj
         rope.register_forward_hook(lambda module, given, made: seen.update(rotary=str(made[0].dtype)))
         times.register_forward_hook(lambda module, given, made: seen.update(given=str(given[0].dtype),

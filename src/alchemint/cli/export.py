@@ -31,7 +31,8 @@ def export(
     recipe = load_recipe(run / "recipe.yaml", ["run.device=cpu", "run.compile=false"])
     if not isinstance(recipe, TransformerRecipe):
         raise ValueError(f"{run} trained a {recipe.kind}; its own export folder holds it")
-    objective = new_objective(recipe, ALONE)
+    # A run's folder may have been moved, and holds its tokenizer.
+    objective = new_objective(recipe.model_copy(update={"output": run}), ALONE)
     assert isinstance(objective, TransformerObjective)
     objective.assemble(found, out, weights == "averaged", getattr(torch, dtype))
     typer.echo(f"{out}: the model of {found}")

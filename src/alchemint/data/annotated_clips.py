@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from alchemint import timeline
 from alchemint.data.clip_plans import Bucket
 from alchemint.data.latent_cache import LatentCache
 from alchemint.data.record_clips import ClipFolder
@@ -56,19 +57,29 @@ class AnnotatedClips(Dataset[SampleBatch]):
         """How many batches it takes to see every clip."""
         return sum(-(-len(numbers) // self._batch_size) for numbers in self._buckets.values())
 
+    @property
+    def heaviest(self) -> int:
+        """Number of the batch of the first epoch that has the most tokens; of several, of one with timed captions."""
+        def weight(number: int) -> tuple[int, bool]:
+            bucket = self._clips.plans[batches[number][0]].bucket
+            num_latents = timeline.num_latents(bucket.num_frames) + bucket.num_subjects
+            return num_latents * bucket.height * bucket.width, self._has_events(number)
+
+        batches = self.batches(0)
+        return max(range(len(batches)), key=weight)
+
     def __getitem__(self, number: int) -> SampleBatch:
         epoch, place = divmod(number, self.batches_per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = epoch, self.batches(epoch)
         clips = self._epoch[1][place]
-        with_events = np.random.default_rng((self._seed, 3, number)).random() < self._clips.options.event_share
         samples, broken = [], []
         part, num_parts = self._share
         for position in range(part, self._batch_size, num_parts):
             sample, failed = self._first_readable(clips[position], number, position)
             samples.append(sample)
             broken += failed
-        return to_batch(samples, with_events, broken)
+        return to_batch(samples, self._has_events(number), broken)
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Return the batches of an epoch, each as numbers of the folder's plans."""
@@ -81,6 +92,10 @@ class AnnotatedClips(Dataset[SampleBatch]):
             filled = np.resize(random.permutation(numbers), count * size)
             batches += filled.reshape(count, size).tolist()
         return [batches[place] for place in random.permutation(len(batches))]
+
+    def _has_events(self, number: int) -> bool:
+        share = self._clips.options.event_share
+        return bool(np.random.default_rng((self._seed, 3, number)).random() < share)
 
     def _first_readable(self, clip: int, number: int, position: int) -> tuple[Sample, list[str]]:
         """Return a sample of a clip or, where it cannot be read, of the next of its bucket that can; and those failed.

@@ -15,5 +15,11 @@ class Interleaved(Dataset[Any]):
     def __len__(self) -> int:
         return len(self._datasets) * len(self._datasets[0])  # type: ignore[arg-type]
 
+    @property
+    def heaviest(self) -> int | None:
+        """Number of the item that needs the most memory, where the first dataset tells its own."""
+        number: int | None = getattr(self._datasets[0], "heaviest", None)
+        return None if number is None else number * len(self._datasets)
+
     def __getitem__(self, number: int) -> Any:
         return self._datasets[number % len(self._datasets)][number // len(self._datasets)]

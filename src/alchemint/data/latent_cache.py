@@ -66,10 +66,11 @@ def content_hash(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def encoder_identity(model: Path, max_tokens: int) -> dict[str, str]:
-    """Return what tells the encoders of a pipeline folder from others: hashes of what they are, and where texts end."""
-    parts = {name: content_hash(model / name) for name in ("vae", "text_encoder", "tokenizer")}
-    return {**parts, "max_tokens": str(max_tokens)}
+def encoder_identity(vae: Path, pipeline: Path, max_tokens: int) -> dict[str, str]:
+    """Return what tells encoders from others: hashes of a VAE's folder and of a pipeline's text encoder and tokenizer,
+    and where texts end."""
+    parts = {"vae": vae, "text_encoder": pipeline / "text_encoder", "tokenizer": pipeline / "tokenizer"}
+    return {**{name: content_hash(path) for name, path in parts.items()}, "max_tokens": str(max_tokens)}
 
 
 def cache_settings(clips: ClipFolder, options: CacheOptions, encoders: Mapping[str, str]) -> dict[str, Any]:

@@ -85,7 +85,8 @@ def save(folder: Path, state: TrainedState, progress: Progress, fingerprint: str
         return final
     partial = final.with_suffix(".partial")
     if ranks.is_first:
-        shutil.rmtree(partial, ignore_errors=True)
+        for cut_off in folder.glob(f"{_STEP_FOLDERS}.partial"):
+            shutil.rmtree(cut_off)
         partial.mkdir(parents=True)
     ranks.wait()
     with _plainly():
@@ -99,6 +100,8 @@ def save(folder: Path, state: TrainedState, progress: Progress, fingerprint: str
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         for old in sorted(folder.glob(_STEP_FOLDERS))[:-keep]:
+            # First of all it no longer counts as complete, should this be cut off.
+            (old / "state.json").unlink(missing_ok=True)
             shutil.rmtree(old)
     ranks.wait()
     return final

@@ -118,6 +118,12 @@ def train(objective: Objective, recipe: Recipe, ranks: Ranks = ALONE) -> checkpo
     return _Training(objective, recipe, ranks).run()
 
 
+def rehearse(objective: Objective, recipe: Recipe, ranks: Ranks = ALONE) -> None:
+    """Take all steps of a run from its beginning, and log them, as `train` does, but leave no weights behind: no
+    checkpoint at the end, no export. For measurements."""
+    _Training(objective, recipe, ranks).take_steps(checkpoint.Progress(0, 0.0))
+
+
 class _Training:
     """What a run holds while it lasts."""
 
@@ -147,7 +153,7 @@ class _Training:
         if (found := checkpoint.latest(self._checkpoints)) is not None:
             progress = checkpoint.restore(found, self._state, self._fingerprint, self._ranks)
             logger.info("resumed from %s", found)
-        final = self._train(progress)
+        final = self.take_steps(progress)
         checkpoint.save(self._checkpoints, self._state, final, self._fingerprint, self._run.keep_checkpoints,
                         self._ranks)
         if self._ranks.is_first or self._ranks.work_as_one:
@@ -156,7 +162,8 @@ class _Training:
         self._ranks.wait()
         return final
 
-    def _train(self, progress: checkpoint.Progress) -> checkpoint.Progress:
+    def take_steps(self, progress: checkpoint.Progress) -> checkpoint.Progress:
+        """Take the steps that are left; return how far it came."""
         run = self._run
         dataset = self._dataset()
         self._try_heaviest(dataset)
@@ -187,6 +194,7 @@ class _Training:
                 if step % run.sheet_every == 0:
                     self._write_sheet(step, log)
                 if wished:
+                    logger.info("stopped at step %d of %d; the same command goes on from here", step, run.steps)
                     break
         return checkpoint.Progress(step, spent)
 

@@ -62,9 +62,14 @@ def freeze_in_bfloat16(transformer: AlchemintTransformer3DModel) -> None:
 
 
 def save_lora(weights: dict[str, Tensor], transformer: AlchemintTransformer3DModel, folder: Path) -> None:
-    """Write the adapters and the new modules of `weights`, the trained parameters by their names in `transformer`."""
+    """Write the adapters and the new modules of `weights`, the trained parameters by their names in `transformer`.
+
+    The adapters' scale is multiplied in: who reads the file, diffusers among them, takes alpha for the rank.
+    """
+    config = transformer.peft_config[ADAPTER]
+    scale = config.lora_alpha / config.r
     adapters = get_peft_model_state_dict(transformer, state_dict={
-        name: tensor for name, tensor in weights.items() if ".lora_" in name})
+        name: tensor * scale if ".lora_B." in name else tensor for name, tensor in weights.items() if ".lora_" in name})
     WanPipeline.save_lora_weights(folder, transformer_lora_layers=adapters)
     new = {name: tensor.contiguous() for name, tensor in weights.items() if ".lora_" not in name}
     with media.atomic_path(folder / NEW_MODULES_FILE) as partial:

@@ -197,7 +197,7 @@ class TransformerRecipe(_Section):
                                                   "of high or that of low noise, on timesteps of its own side")
     world: World = World()
     data: Data | None = None
-    vae: Path | None = Field(None, description="folder of the VAE; the base's when absent")
+    vae: Path | None = Field(None, description="folder of the VAE; when absent, that of base or init_from")
     model: dict[str, Any] = Field({}, description="arguments of AlchemintTransformer3DModel; with a base, those that "
                                   "plain Wan does not have")
     lora: Lora | None = Field(None, description="train adapters and new modules; the whole model when absent")
@@ -223,8 +223,9 @@ class TransformerRecipe(_Section):
     def _one_start(self) -> "TransformerRecipe":
         if self.base is not None and self.init_from is not None:
             raise ValueError("base and init_from are two starts; give one of them")
-        if self.base is None and self.vae is None:
-            raise ValueError("vae is missing: the folder of the VAE whose latents are learned (a base brings its own)")
+        if self.base is None and self.init_from is None and self.vae is None:
+            raise ValueError("vae is missing: the folder of the VAE whose latents are learned (base and init_from "
+                             "bring their own)")
         if self.base is None and self.init_from is None and self.lora is not None:
             raise ValueError("lora trains adapters on a base or on init_from, and neither is given")
         if self.base is None and self.init_from is None and self.text_encoder is None:

@@ -4,6 +4,7 @@ With shards, each process keeps a part of every weight, its gradient and its mom
 for the time they are needed. Shards are float32; what comes together is bfloat16 where the run says so.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -32,6 +33,8 @@ def shard(module: nn.Module, ranks: Ranks, device: torch.device, bfloat16: bool)
         if type(part).__name__ in (names or ()):
             fully_shard(part, mesh=mesh, mp_policy=policy)
     fully_shard(module, mesh=mesh, mp_policy=policy)
+    # Nothing is done in place to what a model returns.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
 
 
 def weight_mesh(ranks: Ranks, device: torch.device) -> DeviceMesh:

@@ -11,7 +11,6 @@ from diffusers import WanTransformer3DModel
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
-from alchemint.data.latent_cache import content_hash
 from alchemint.model.transformer import AlchemintTransformer3DModel
 from alchemint.training.ranks import Ranks
 from alchemint.training.recipe import TransformerRecipe
@@ -48,12 +47,6 @@ class Start:
             self.text_encoder = encoder.eval().requires_grad_(False)
         return self.text_encoder
 
-    def encoder_identity(self) -> dict[str, str]:
-        """Return what tells this start's frozen encoders from others, by which caches of their work are told apart."""
-        assert self.folder is not None
-        parts = {"vae": self.vae, "text_encoder": self.folder / "text_encoder", "tokenizer": self.folder / "tokenizer"}
-        return {**{name: content_hash(path) for name, path in parts.items()}, "max_tokens": str(self.max_prompt_tokens)}
-
 
 def begin(recipe: TransformerRecipe, ranks: Ranks, texts: Callable[[], Iterable[str]]) -> Start:
     """Return the parts that a recipe starts from. `texts` are what a tokenizer of its own is trained on.
@@ -81,16 +74,16 @@ def find_folder(name: str) -> Path:
 
 
 def _from_wan(recipe: TransformerRecipe, folder: Path, ranks: Ranks) -> Start:
-    index = _read_index(folder)
+    index = read_index(folder)
     weights = folder / _EXPERT_FOLDERS[recipe.expert]
-    if not (weights / "config.json").is_file():
-        raise ValueError(f'{folder}: there is no {weights.name}; '
-                         + ("it has no experts, leave out `expert`" if recipe.expert else
-                            "give a Wan pipeline in diffusers' layout"))
     boundary = index.get("boundary_ratio")
+    if boundary is None and recipe.expert is not None:
+        raise ValueError(f"{folder} has no experts; leave out `expert`")
     if boundary is not None and recipe.expert is None:
         raise ValueError(f"{folder} has two experts; say which is trained: expert: high or expert: low")
-    sides = {"high": (boundary or 0.0, 1.0), "low": (0.0, boundary or 1.0), None: (0.0, 1.0)}
+    if not (weights / "config.json").is_file():
+        raise ValueError(f"{folder}: there is no {weights.name}; give a Wan pipeline in diffusers' layout")
+    sides: dict[str | None, Any] = {"high": (boundary, 1.0), "low": (0.0, boundary), None: (0.0, 1.0)}
     if ranks.is_sharded:
         config = {name: value for name, value in WanTransformer3DModel.load_config(weights).items()
                   if not name.startswith("_")}
@@ -104,7 +97,7 @@ def _from_wan(recipe: TransformerRecipe, folder: Path, ranks: Ranks) -> Start:
 
 
 def _from_export(recipe: TransformerRecipe, folder: Path) -> Start:
-    index = _read_index(folder)
+    index = read_index(folder)
     loaded: Any = AlchemintTransformer3DModel.from_pretrained(folder / "transformer")
     transformer = loaded
     if recipe.model:
@@ -136,7 +129,8 @@ def _from_scratch(recipe: TransformerRecipe, ranks: Ranks, texts: Callable[[], I
                  options.max_event_tokens)
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def read_index(folder: Path) -> dict[str, Any]:
+    """Return the model_index.json of a pipeline folder; ValueError when there is none."""
     try:
         index: dict[str, Any] = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except FileNotFoundError:

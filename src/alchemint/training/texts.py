@@ -12,7 +12,8 @@ Tensor = torch.Tensor
 
 
 class Texts(Protocol):
-    """Embeds texts: (texts, max_tokens, dim), zero beyond a text's own tokens; and the mask (texts, max_tokens)."""
+    """Embeds texts: (texts, max_tokens, dim) float32, zero beyond a text's own tokens; and the mask (texts,
+    max_tokens)."""
 
     def __call__(self, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]: ...
 
@@ -33,7 +34,7 @@ class EncodedTexts:
             return empty, empty[..., 0].bool()
         ids, mask = text.tokenize(self._tokenizer, texts, max_tokens, device)
         with torch.set_grad_enabled(self._is_trained and torch.is_grad_enabled()):
-            return text.embed(self._text_encoder, ids, mask), mask
+            return text.embed(self._text_encoder, ids, mask).float(), mask
 
 
 class StoredTexts:

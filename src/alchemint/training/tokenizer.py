@@ -1,5 +1,6 @@
 """A tokenizer for a tiny text encoder, trained on captions: byte-level BPE, so that an unknown word falls to pieces."""
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def load_or_train(folder: Path, texts: Iterable[str], vocab_size: int,
                   ranks: Ranks = ALONE) -> PreTrainedTokenizerFast:
     """Return the tokenizer in `folder`, trained on `texts` and saved there first if there is none."""
     if ranks.is_first and not (folder / "tokenizer.json").is_file():
-        train_tokenizer(texts, vocab_size).save_pretrained(folder)
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        train_tokenizer(texts, vocab_size).save_pretrained(partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
     ranks.wait()
     return PreTrainedTokenizerFast.from_pretrained(folder)

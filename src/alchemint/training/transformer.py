@@ -6,6 +6,7 @@ Images and text are dropped independently of each other, and both together in a 
 zero latent with an empty word; a dropped text is the empty prompt and empty captions. Intervals are never touched.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,10 +34,13 @@ from alchemint.storyboard import Storyboard
 from alchemint.training import export, lora, sharding, start, validation
 from alchemint.training.checkpoint import load_tensors
 from alchemint.training.draws import Draws
-from alchemint.training.precision import pick_device, uses_bfloat16
+from alchemint.training.encoders import find_encoders, open_clips
+from alchemint.training.precision import autocast, pick_device, uses_bfloat16
 from alchemint.training.ranks import ALONE, Ranks
 from alchemint.training.recipe import Dropout, Optimizer, TransformerRecipe
 from alchemint.training.texts import EncodedTexts, StoredTexts, Texts
+
+logger = logging.getLogger(__name__)
 
 Tensor = torch.Tensor
 
@@ -95,11 +99,15 @@ class TransformerObjective:
                 block.compile()
         device = pick_device(recipe.run)
         self._encoder = LatentEncoder(self._start.vae, str(device), uses_bfloat16(device, recipe.run))
-        self._cache = self._open_data()
+        self._folder: ClipFolder | None = None
+        self._cache: LatentCache | None = None
         self._embed: Texts
 
     def place(self, device: torch.device, ranks: Ranks, bfloat16: bool) -> None:
         """Bring the model to the device, in shards where `ranks` says so, and read what is still to be read."""
+        self._open_data()
+        if self._recipe.lora is not None and not ranks.is_sharded and bfloat16:
+            lora.freeze_in_bfloat16(self.transformer)
         for module in self.modules.values():
             if ranks.is_sharded:
                 sharding.shard(module, ranks, device, bfloat16)
@@ -113,8 +121,6 @@ class TransformerObjective:
             self._draw_new()
         if self._recipe.lora is not None:
             lora.initialise_lora(self.transformer, torch.Generator().manual_seed(self._recipe.seed))
-        if self._recipe.lora is not None and not ranks.is_sharded and bfloat16:
-            lora.freeze_in_bfloat16(self.transformer)
         config = sharding.context_config(ranks, device)
         if config is not None:
             self.transformer.parallelise(ContextParallel(config))
@@ -151,7 +157,12 @@ class TransformerObjective:
 
     def loss(self, batch: ClipBatch | SampleBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted flow-matching loss of a part of a batch."""
+        details: dict[str, Tensor] = {}
         if isinstance(batch, SampleBatch):
+            for reason in batch.broken:
+                logger.warning("a clip can't be read, another stands in: %s", reason)
+            counts = {"broken_clips": len(batch.broken), "references_from_inside": batch.inside}
+            details = {name: torch.tensor(float(count), device=batch.spans.device) for name, count in counts.items()}
             batch = self._encoded(batch)
         latents = batch.latents
         generators = draws.of_samples(len(latents))
@@ -164,7 +175,7 @@ class TransformerObjective:
                                       references, events).sample
         target = flow.velocity(latents, noise)
         loss = flow.flow_loss(prediction, target, 1 + self._recipe.subject_weight * batch.subject_mask).mean()
-        details = {"plain_loss": (prediction.detach() - target).square().mean()}
+        details["plain_loss"] = (prediction.detach() - target).square().mean()
         if self._recipe.subject_weight:
             details["subject_loss"] = flow.flow_loss(prediction.detach(), target, batch.subject_mask + 1e-6).mean()
         return loss, details
@@ -182,16 +193,20 @@ class TransformerObjective:
     @torch.no_grad()
     def write_sheet(self, path: Path) -> dict[str, float]:
         """Sample storyboards with the averaged weights; measure those whose subjects a judge can find."""
-        pipeline = export.pipeline_of(self._start, self._recipe)
-        if self._recipe.validation or self._recipe.data is not None:
-            if not self._recipe.validation:
-                return {}
-            with torch.compiler.set_stance("force_eager"):
-                validation.write_storyboards(pipeline, self._recipe.validation, path, self._ranks.is_first)
+        boards = self._recipe.validation
+        if self._recipe.data is not None and not boards:
             return {}
-        with torch.compiler.set_stance("force_eager"):
-            shown = validation.write_sheet(pipeline, self._heldout, path, self._ranks.is_first)
-        if self._judge is None:
+        pipeline = export.pipeline_of(self._start, self._recipe)
+        shown = []
+        # Shards, and matrices that are frozen beside adapters, may be bfloat16 among float32.
+        with torch.compiler.set_stance("force_eager"), autocast(self.transformer.device, self._recipe.run):
+            if boards:
+                validation.write_storyboards(pipeline, boards, path, self._ranks.is_first)
+            else:
+                shown = validation.write_sheet(pipeline, self._heldout, path, self._ranks.is_first)
+        if self._cache is not None:
+            pipeline.text_encoder.to("cpu")         # texts are looked up; beside the model it would but take room
+        if self._judge is None or not shown:
             return {}
         return {"t_iou": float(np.mean([self._judge(board, video) for board, video in shown]))}
 
@@ -207,22 +222,17 @@ class TransformerObjective:
 
     # Parts of the above, in order.
 
-    def _open_data(self) -> LatentCache | None:
+    def _open_data(self) -> None:
         """Open the clips on disk, and what is computed of them, where the recipe names them."""
-        self._folder: ClipFolder | None = None
         data = self._recipe.data
         if data is None:
-            return None
-        vae = AutoencoderKLWan.load_config(self._start.vae)
-        options = data.sample_options(self._recipe.canvas_share, self._recipe.subject_weight > 0,
-                                      vae["scale_factor_spatial"])
-        self._folder = ClipFolder(data.clips, options)
-        if data.cache is None:
-            return None
-        if self._recipe.text_encoder is not None:
-            raise ValueError("data.cache holds what a frozen text encoder made, and this recipe trains one along; "
-                             "leave out data.cache or text_encoder")
-        return LatentCache(data.cache, self._folder, self._start.encoder_identity())
+            return
+        self._folder = open_clips(self._recipe, self._start.vae)
+        if self._ranks.is_first:
+            for reason, count in self._folder.left_out.items():
+                logger.warning("%s: %d clips are left out: each %s", data.clips, count, reason)
+        if data.cache is not None:
+            self._cache = LatentCache(data.cache, self._folder, find_encoders(self._recipe).identity())
 
     def _read_weights(self, folder: Path, ranks: Ranks) -> None:
         """Read the base's weights into shards."""
