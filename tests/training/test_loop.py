@@ -296,3 +296,14 @@ def test_the_learning_rate_warms_up_stays_and_decays() -> None:
     factors = [loop.learning_rate_factor(options, step, 20) for step in range(20)]
     assert factors == pytest.approx([0.25, 0.5, 0.75] + [1] * 14 + [0.75, 0.5, 0.25])
     assert loop.learning_rate_factor(Optimizer(lr=1, warmup_steps=0), 19, 20) == 1
+
+
+def test_a_rehearsal_takes_the_same_steps_and_leaves_no_weights(
+    vae_recipe: Callable[..., Recipe], new_objective: NewObjective, tmp_path: Path
+) -> None:
+    played, rehearsed = (vae_recipe(run={"steps": 3}, output=tmp_path / name) for name in ("played", "rehearsed"))
+    train(new_objective(played), played)
+    loop.rehearse(new_objective(rehearsed), rehearsed)
+    assert log_rows(rehearsed.output) == log_rows(played.output)
+    assert not (rehearsed.output / "checkpoints").exists()
+    assert not (rehearsed.output / "export").exists()

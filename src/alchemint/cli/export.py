@@ -19,12 +19,14 @@ def export(
     """Write a checkpoint as a whole pipeline folder: adapters merged, text encoder and VAE beside it."""
     import torch
 
+    from alchemint.cli.progress import without_loading_bars
     from alchemint.cli.train import new_objective
     from alchemint.training import checkpoint
     from alchemint.training.ranks import ALONE
     from alchemint.training.recipe import TransformerRecipe, load_recipe
     from alchemint.training.transformer import TransformerObjective
 
+    without_loading_bars()
     if not (run / "recipe.yaml").is_file():
         raise ValueError(f"{run}: there is no recipe.yaml; give the output folder of a training run")
     found = checkpoint.find(run / "checkpoints", step)

@@ -97,13 +97,11 @@ def pick_dtype(wanted: Dtype, device: str) -> str:
 def load_pipeline(source: ModelSource, device: str, dtype: str) -> "AlchemintPipeline":
     """Load a model's pipeline on `device`, without progress bars."""
     import torch
-    import transformers
-    from diffusers.utils import logging
 
+    from alchemint.cli.progress import without_loading_bars
     from alchemint.pipeline import AlchemintPipeline
 
-    logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    without_loading_bars()
     # Wan's VAE is run in float32: half precision shows in flat areas, and decoding is a small part of the work.
     pipeline = AlchemintPipeline.from_pretrained(
         source.pretrained, dtype={"default": getattr(torch, dtype), "vae": torch.float32})

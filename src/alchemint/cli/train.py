@@ -50,14 +50,11 @@ def train(
     from alchemint.cli.allocator import keep_memory
 
     keep_memory()
-    import transformers
-    from diffusers.utils import logging as diffusers_logging
-
+    from alchemint.cli.progress import without_loading_bars
     from alchemint.training import loop, ranks
     from alchemint.training.recipe import load_recipe
 
-    diffusers_logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    without_loading_bars()
 
     values = load_recipe(recipe, overrides or [])
     with ranks.joined(values.run) as joined:

@@ -67,7 +67,8 @@ def assemble(start: Start, recipe: TransformerRecipe, modules: dict[str, nn.Modu
     if recipe.lora is not None:
         start.transformer.fuse_lora()
         start.transformer.unload_lora()
-    start.transformer.to(dtype)
+    for parameter in start.transformer.parameters():
+        parameter.data = parameter.data.to(dtype)
     pipeline_of(start, recipe).save_pretrained(folder)
 
 

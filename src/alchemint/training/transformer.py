@@ -181,13 +181,14 @@ class TransformerObjective:
         return loss, details
 
     def flops(self, batch: ClipBatch | SampleBatch) -> float:
-        """Return the operations of forward and backward pass of a batch by this process."""
+        """Return the operations of forward and backward pass of a batch by this process, each counted once even where
+        activations are computed again: what of the machine's work is the model's."""
         shape = self._latent_shape(batch)
         num_events = max((len(events) for events in batch.events or []), default=0)
         count = training_flops(
             self.transformer.config, shape, batch.spans.shape[1], self._start.max_prompt_tokens, num_events,
-            self._start.max_event_tokens if num_events else 0, self._recipe.run.checkpoint_activations,
-            self._recipe.lora.rank if self._recipe.lora else None)
+            self._start.max_event_tokens if num_events else 0,
+            lora_rank=self._recipe.lora.rank if self._recipe.lora else None)
         return len(batch.spans) * count / self._ranks.context_size
 
     @torch.no_grad()
@@ -228,6 +229,11 @@ class TransformerObjective:
         if data is None:
             return
         self._folder = open_clips(self._recipe, self._start.vae)
+        stride, patch = self._folder.options.latent_stride, self.transformer.config.patch_size[-1]
+        for width, height in data.sizes:
+            if width % (stride * patch) or height % (stride * patch):
+                raise ValueError(f"data.sizes: {width} x {height}: both sides must be multiples of {stride * patch} "
+                                 f"({stride} pixels to a latent, {patch} latents to a token)")
         if self._ranks.is_first:
             for reason, count in self._folder.left_out.items():
                 logger.warning("%s: %d clips are left out: each %s", data.clips, count, reason)
