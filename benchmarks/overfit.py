@@ -26,10 +26,11 @@ from alchemint.cli.train import ToyworldSource
 from alchemint.data.encoded_clips import ClipBatch, encode_clips
 from alchemint.toyworld import Clip
 from alchemint.training.draws import Draws
+from alchemint.training.encoders import LatentEncoder
 from alchemint.training.optimizers import Optimizers
 from alchemint.training.ranks import ALONE
 from alchemint.training.recipe import Dropout, TransformerRecipe, load_recipe
-from alchemint.training.transformer import LatentEncoder, TransformerObjective
+from alchemint.training.transformer import TransformerObjective
 
 TOY = Path(alchemint.__file__).parent / "assets" / "toy"
 RECIPE = Path(__file__).parent.parent / "configs" / "toy.yaml"

@@ -13,9 +13,10 @@ from alchemint.data.encoded_clips import ClipBatch, encode_clips
 from alchemint.model.latents import as_pixels, encode_video
 from alchemint.pipeline import AlchemintPipeline
 from alchemint.training.draws import Draws
+from alchemint.training.encoders import LatentEncoder
 from alchemint.training.optimizers import Optimizers
 from alchemint.training.recipe import Dropout, TransformerRecipe
-from alchemint.training.transformer import LatentEncoder, TransformerObjective, draw_kept
+from alchemint.training.transformer import TransformerObjective, draw_kept
 
 NewRecipe = Callable[..., TransformerRecipe]
 NewObjective = Callable[[TransformerRecipe], TransformerObjective]

@@ -32,15 +32,13 @@ def precompute(
     from alchemint.cli.allocator import keep_memory
 
     keep_memory()
-    import transformers
-
-    from alchemint.cli.progress import progress
+    from alchemint.cli.progress import progress, without_loading_bars
     from alchemint.data import precompute as writing
     from alchemint.data.latent_cache import CacheOptions
     from alchemint.training.encoders import find_encoders, open_clips
     from alchemint.training.recipe import TransformerRecipe, load_recipe
 
-    transformers.utils.logging.disable_progress_bar()
+    without_loading_bars()
     values = load_recipe(recipe, overrides or [])
     if not isinstance(values, TransformerRecipe):
         raise ValueError(f"{recipe}: kind: {values.kind} trains on pixels; give a recipe of kind transformer")
@@ -74,8 +72,8 @@ def _load(found: "FrozenEncoders", run: "Run") -> "Encoders":
 
     from alchemint.data.precompute import Encoders
     from alchemint.model import text
+    from alchemint.training.encoders import LatentEncoder
     from alchemint.training.precision import pick_device, uses_bfloat16
-    from alchemint.training.transformer import LatentEncoder
 
     device = pick_device(run)
     identity = found.identity()

@@ -13,8 +13,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderMode
 
 from alchemint.data import latent_cache
 from alchemint.data.record_clips import ClipFolder
+from alchemint.model.latents import as_pixels, encode_video
 from alchemint.training import start
 from alchemint.training.recipe import TransformerRecipe
+
+Tensor = torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,27 @@ class FrozenEncoders:
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the text encoder's tokenizer."""
         return AutoTokenizer.from_pretrained(self.pipeline / "tokenizer")
+
+
+@dataclass
+class LatentEncoder:
+    """Encodes uint8 videos with the VAE in `folder`, on any device, and returns latents where the videos are.
+
+    The VAE is loaded where it is first called, so that the encoder can be sent to the processes that load data.
+    """
+
+    folder: Path
+    device: str
+    bfloat16: bool
+    _vae: AutoencoderKLWan | None = None
+
+    @torch.no_grad()
+    def __call__(self, videos: Tensor) -> Tensor:
+        """Return the normalised latents (batch, C, T, H, W) of videos (batch, 3, frames, height, width) uint8."""
+        if self._vae is None:
+            self._vae = AutoencoderKLWan.from_pretrained(self.folder).eval().to(self.device)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
+            return encode_video(self._vae, as_pixels(videos.to(self.device))).to(videos.device)
 
 
 def find_encoders(recipe: TransformerRecipe) -> FrozenEncoders:

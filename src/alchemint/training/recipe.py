@@ -259,9 +259,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return _ADAPTER.validate_python(values)
     except ValidationError as error:
-        raise ValueError("\n".join(
-            f"{path}: {'.'.join(str(part) for part in fault['loc'][1:]) or 'kind'}: {fault['msg']} "
-            f"(given: {fault['input']!r:.80})" for fault in error.errors())) from error
+        raise ValueError("\n".join(_line(path, fault) for fault in error.errors())) from error
 
 
 def fingerprint(recipe: Recipe) -> str:
@@ -271,6 +269,13 @@ def fingerprint(recipe: Recipe) -> str:
     values = recipe.model_dump(mode="json", exclude={**paths, "attention_backend": True, "guidance": True,
                                                        "run": machine, "data": {"clips", "cache"}})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _line(path: Path, fault: Any) -> str:
+    """Return one line for a fault that pydantic found; what is told of the recipe as a whole names its own keys."""
+    place = "kind" if fault["type"].startswith("union_tag") else ".".join(str(part) for part in fault["loc"][1:])
+    given = "" if isinstance(fault["input"], dict) else f" (given: {fault['input']!r:.80})"
+    return f"{path}: {f'{place}: ' if place else ''}{fault['msg'].removeprefix('Value error, ')}{given}"
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -1,6 +1,7 @@
 """Where a run begins: random weights, an exported model, or a plain Wan whose new modules are yet to be trained."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
 from alchemint.model.transformer import AlchemintTransformer3DModel
+from alchemint.training.checkpoint import load_tensors
 from alchemint.training.ranks import Ranks
 from alchemint.training.recipe import TransformerRecipe
+from alchemint.training.sharding import fill
 from alchemint.training.tokenizer import load_or_train
 
 WAN_PROMPT_TOKENS, WAN_EVENT_TOKENS = 512, 128
@@ -71,6 +74,26 @@ def find_folder(name: str) -> Path:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f'base "{name}" is no folder, and cannot be had from the hub: {reason}') from error
+
+
+def read_weights(transformer: AlchemintTransformer3DModel, folder: Path, ranks: Ranks) -> None:
+    """Read a plain Wan's weights into a transformer in shards, each process its part."""
+    new = tuple(f"{name}." for name in transformer.new_module_names())
+    load_tensors(folder, {name.replace(".base_layer.", "."): parameter.detach()
+                          for name, parameter in transformer.named_parameters()
+                          if not name.startswith(new) and ".lora_" not in name}, ranks)
+
+
+def draw_new(transformer: AlchemintTransformer3DModel, seed: int) -> None:
+    """Draw the first weights of what a plain Wan does not have, the same however they are divided."""
+    with torch.random.fork_rng(devices=[]):
+        twin = AlchemintTransformer3DModel(**{**_plain(transformer.config), "num_layers": 1})
+        for number, name in enumerate(transformer.new_module_names()):
+            torch.manual_seed(seed * 1_000_003 + number)
+            twin.initialise_new_modules()
+            fresh = twin.get_submodule(re.sub(r"^blocks\.\d+", "blocks.0", name))
+            for target, source in zip(transformer.get_submodule(name).parameters(), fresh.parameters(), strict=True):
+                fill(target, source.detach())
 
 
 def _from_wan(recipe: TransformerRecipe, folder: Path, ranks: Ranks) -> Start:

@@ -7,9 +7,7 @@ zero latent with an empty word; a dropped text is the empty prompt and empty cap
 """
 
 import logging
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +27,10 @@ from alchemint.diffusion import flow
 from alchemint.model.conditions import Events, References, pad_events
 from alchemint.model.context_parallel import ContextParallel
 from alchemint.model.flops import training_flops
-from alchemint.model.latents import as_pixels, encode_video
 from alchemint.storyboard import Storyboard
 from alchemint.training import export, lora, sharding, start, validation
-from alchemint.training.checkpoint import load_tensors
 from alchemint.training.draws import Draws
-from alchemint.training.encoders import find_encoders, open_clips
+from alchemint.training.encoders import LatentEncoder, find_encoders, open_clips
 from alchemint.training.precision import autocast, pick_device, uses_bfloat16
 from alchemint.training.ranks import ALONE, Ranks
 from alchemint.training.recipe import Dropout, Optimizer, TransformerRecipe
@@ -48,27 +44,6 @@ Judge = Callable[[Storyboard, np.ndarray], float]
 """A storyboard and a video of it (frames, height, width, 3) uint8 -> temporal IoU, the mean over its subjects."""
 
 _TOKENIZER_CLIPS = 2000
-
-
-@dataclass
-class LatentEncoder:
-    """Encodes uint8 videos with the VAE in `folder`, on any device, and returns latents where the videos are.
-
-    The VAE is loaded where it is first called, so that the encoder can be sent to the processes that load data.
-    """
-
-    folder: Path
-    device: str
-    bfloat16: bool
-    _vae: AutoencoderKLWan | None = None
-
-    @torch.no_grad()
-    def __call__(self, videos: Tensor) -> Tensor:
-        """Return the normalised latents (batch, C, T, H, W) of videos (batch, 3, frames, height, width) uint8."""
-        if self._vae is None:
-            self._vae = AutoencoderKLWan.from_pretrained(self.folder).eval().to(self.device)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
-            return encode_video(self._vae, as_pixels(videos.to(self.device))).to(videos.device)
 
 
 class TransformerObjective:
@@ -116,9 +91,9 @@ class TransformerObjective:
             else:
                 module.to(device)
         if self._start.weights is not None:
-            self._read_weights(self._start.weights, ranks)
+            start.read_weights(self.transformer, self._start.weights, ranks)
         if self._recipe.base is not None:
-            self._draw_new()
+            start.draw_new(self.transformer, self._recipe.seed)
         if self._recipe.lora is not None:
             lora.initialise_lora(self.transformer, torch.Generator().manual_seed(self._recipe.seed))
         config = sharding.context_config(ranks, device)
@@ -239,26 +214,6 @@ class TransformerObjective:
                 logger.warning("%s: %d clips are left out: each %s", data.clips, count, reason)
         if data.cache is not None:
             self._cache = LatentCache(data.cache, self._folder, find_encoders(self._recipe).identity())
-
-    def _read_weights(self, folder: Path, ranks: Ranks) -> None:
-        """Read the base's weights into shards."""
-        new = tuple(f"{name}." for name in self.transformer.new_module_names())
-        named = dict(self.transformer.named_parameters())
-        base = {name.replace(".base_layer.", "."): parameter.detach() for name, parameter in named.items()
-                if not name.startswith(new) and ".lora_" not in name}
-        load_tensors(folder, base, ranks)
-
-    def _draw_new(self) -> None:
-        """Draw the first weights of what a base does not have, the same however they are divided."""
-        with torch.random.fork_rng(devices=[]):
-            twin = type(self.transformer)(**{**self.transformer.config, "num_layers": 1})
-            for number, name in enumerate(self.transformer.new_module_names()):
-                torch.manual_seed(self._recipe.seed * 1_000_003 + number)
-                twin.initialise_new_modules()
-                fresh = twin.get_submodule(re.sub(r"^blocks\.\d+", "blocks.0", name))
-                for target, source in zip(self.transformer.get_submodule(name).parameters(), fresh.parameters(),
-                                          strict=True):
-                    sharding.fill(target, source.detach())
 
     def _encoded(self, batch: SampleBatch) -> ClipBatch:
         """Encode what a batch holds in pixels: one video after the other, references together."""
