@@ -45,6 +45,10 @@ def test_the_edition_tells_weights_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", "./nothing", "a/b/c", "", "../../x"])
-def test_what_is_neither_folder_nor_hub_name_is_refused(name: str) -> None:
+def test_what_is_neither_folder_nor_hub_name_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
     with pytest.raises(ValueError, match="neither toy nor a folder nor a name on the hub"):
         find_model(name)
