@@ -142,6 +142,6 @@ def test_an_interrupted_generation_leaves_no_file(tmp_path: Path, number: signal
         time.sleep(3)
         process.send_signal(number)
         process.communicate(timeout=60)
-    # As a shell tells it: where Ctrl-C comes while a library is being loaded by C code, Python ends by the signal itself.
+    # As a shell tells it: when Ctrl-C comes while C code loads a library, Python ends by the signal itself.
     assert (process.returncode if process.returncode >= 0 else 128 - process.returncode) == status
     assert list(tmp_path.iterdir()) == []
