@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from alchemint.perception.watcher import Watcher
     from alchemint.storyboard import Storyboard
     from alchemint.toyworld import Clip
     from alchemint.training.loop import Objective
@@ -93,12 +95,16 @@ def _keep_recipe(recipe: "Recipe") -> None:
 def _judge_of_toyworld() -> "Callable[[Storyboard, np.ndarray], float]":
     """Return a function that measures the temporal IoU of a video of a toyworld storyboard."""
 
-    def judge(board: "Storyboard", video: "np.ndarray") -> float:
+    @cache
+    def watcher() -> "Watcher":
         from alchemint.cli.perceptions import load_toy
+
+        return load_toy()[0]
+
+    def judge(board: "Storyboard", video: "np.ndarray") -> float:
         from alchemint.s2vtime.scoring import mean_t_iou
 
-        watcher, _ = load_toy()
         assert board.fps is not None
-        return mean_t_iou(board, video, board.fps, lambda video, sought: watcher.look(video, sought).masks)
+        return mean_t_iou(board, video, board.fps, lambda video, sought: watcher().look(video, sought).masks)
 
     return judge

@@ -6,7 +6,9 @@ fill its last batch, some of them come again.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -102,17 +104,22 @@ class AnnotatedClips(Dataset[SampleBatch]):
 
         Raises ValueError when too many fail in a row.
         """
-        bucket = self._buckets[self._clips.plans[clip].bucket]
-        first = bucket.index(clip)
         failed: list[str] = []
-        for attempt in range(min(MAX_BROKEN_IN_A_ROW, len(bucket))):
-            clip = bucket[(first + attempt) % len(bucket)]
+        for one in islice(self._from(clip), MAX_BROKEN_IN_A_ROW):
             try:
-                return self._sample(clip, np.random.default_rng((self._seed, 2, number, position))), failed
+                return self._sample(one, np.random.default_rng((self._seed, 2, number, position))), failed
             except (ValueError, OSError) as error:
-                failed.append(f"{self._clips.plans[clip].clip_id}: {error}")
+                failed.append(f"{self._clips.plans[one].clip_id}: {error}")
         raise ValueError("\n".join([f"{self._clips.folder}: {len(failed)} clips in a row cannot be read; mend them or "
                                     "leave them out of the records", *failed]))
+
+    def _from(self, clip: int) -> Iterator[int]:
+        """Yield a clip and, should they be wanted, the others of its bucket in their order from there."""
+        yield clip
+        bucket = self._buckets[self._clips.plans[clip].bucket]
+        place = bucket.index(clip)
+        yield from bucket[place + 1:]
+        yield from bucket[:place]
 
     def _sample(self, clip: int, random: np.random.Generator) -> Sample:
         if self._cache is None:

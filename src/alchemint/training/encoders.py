@@ -5,7 +5,6 @@ From this `alchemint precompute` makes a cache, and by this `alchemint train` kn
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -34,9 +33,7 @@ class FrozenEncoders:
 
     def load_text_encoder(self) -> UMT5EncoderModel:
         """Return the text encoder, in bfloat16."""
-        encoder: Any = UMT5EncoderModel.from_pretrained(self.pipeline / "text_encoder", dtype=torch.bfloat16)
-        frozen: UMT5EncoderModel = encoder.eval().requires_grad_(False)
-        return frozen
+        return start.frozen_text_encoder(self.pipeline)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the text encoder's tokenizer."""

@@ -16,7 +16,7 @@ from transformers import UMT5EncoderModel
 from alchemint.model.transformer import AlchemintTransformer3DModel
 from alchemint.training import checkpoint, lora, sharding
 from alchemint.training.recipe import TransformerRecipe
-from alchemint.training.start import Start
+from alchemint.training.start import Start, plain_config
 
 SHIFT = 5.66
 
@@ -75,8 +75,7 @@ def assemble(start: Start, recipe: TransformerRecipe, modules: dict[str, nn.Modu
 def _whole(model: AlchemintTransformer3DModel, weights: dict[str, Tensor]) -> AlchemintTransformer3DModel:
     """Return a model like one that may be in shards, with whole weights, in this process alone."""
     with torch.device("meta"):
-        whole = AlchemintTransformer3DModel(**{name: value for name, value in model.config.items()
-                                               if not name.startswith("_")})
+        whole = AlchemintTransformer3DModel(**plain_config(model.config))
     whole.load_state_dict(weights, assign=True)
     return whole
 

@@ -46,27 +46,24 @@ class Optimizers:
                 for parameter, moments in optimizer.state.items() for moment, tensor in moments.items()}
 
     def _begin_all(self) -> None:
-        """Let every member make the state of the parameters that have none, by a step that moves nothing."""
+        """Let every member make the state of the parameters that have none, by a step that moves nothing.
+
+        Between two steps, when no gradients are held; the next step sets the learning rates anew.
+        """
         for optimizer in self.members.values():
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            held = [parameter.grad for parameter in parameters]
-            new = [parameter for parameter in parameters if not optimizer.state[parameter]]
-            rates = [group["lr"] for group in optimizer.param_groups]
-            for parameter in parameters:
-                parameter.grad = None
-            for parameter in new:
-                parameter.grad = torch.zeros_like(parameter)
+            new = [parameter for group in optimizer.param_groups for parameter in group["params"]
+                   if not optimizer.state[parameter]]
+            if not new:
+                continue
             for group in optimizer.param_groups:
                 group["lr"] = 0.0
-            if new:
-                optimizer.step()
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
             for parameter in new:
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+            for parameter in new:
+                parameter.grad = None
                 if "step" in optimizer.state[parameter]:
                     optimizer.state[parameter]["step"].zero_()
-            for parameter, gradient in zip(parameters, held, strict=True):
-                parameter.grad = gradient
 
     def step(self, factor: float) -> None:
         """Update all parameters from their gradients, with the learning rates times `factor`; clear the gradients."""

@@ -46,8 +46,7 @@ class Start:
         """Return the text encoder; a frozen one is read from its folder, in bfloat16, when it is first asked for."""
         if self.text_encoder is None:
             assert self.folder is not None
-            encoder: Any = UMT5EncoderModel.from_pretrained(self.folder / "text_encoder", dtype=torch.bfloat16)
-            self.text_encoder = encoder.eval().requires_grad_(False)
+            self.text_encoder = frozen_text_encoder(self.folder)
         return self.text_encoder
 
 
@@ -61,6 +60,13 @@ def begin(recipe: TransformerRecipe, ranks: Ranks, texts: Callable[[], Iterable[
         return _from_wan(recipe, find_folder(recipe.base), ranks)
     return _from_export(recipe, recipe.init_from) if recipe.init_from is not None else _from_scratch(
         recipe, ranks, texts)
+
+
+def frozen_text_encoder(folder: Path) -> UMT5EncoderModel:
+    """Return the text encoder of a pipeline folder, in bfloat16, not to be trained."""
+    loaded: Any = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.bfloat16)
+    encoder: UMT5EncoderModel = loaded.eval().requires_grad_(False)
+    return encoder
 
 
 def find_folder(name: str) -> Path:
@@ -87,7 +93,7 @@ def read_weights(transformer: AlchemintTransformer3DModel, folder: Path, ranks: 
 def draw_new(transformer: AlchemintTransformer3DModel, seed: int) -> None:
     """Draw the first weights of what a plain Wan does not have, the same however they are divided."""
     with torch.random.fork_rng(devices=[]):
-        twin = AlchemintTransformer3DModel(**{**_plain(transformer.config), "num_layers": 1})
+        twin = AlchemintTransformer3DModel(**{**plain_config(transformer.config), "num_layers": 1})
         for number, name in enumerate(transformer.new_module_names()):
             torch.manual_seed(seed * 1_000_003 + number)
             twin.initialise_new_modules()
@@ -108,8 +114,7 @@ def _from_wan(recipe: TransformerRecipe, folder: Path, ranks: Ranks) -> Start:
         raise ValueError(f"{folder}: there is no {weights.name}; give a Wan pipeline in diffusers' layout")
     sides: dict[str | None, Any] = {"high": (boundary, 1.0), "low": (0.0, boundary), None: (0.0, 1.0)}
     if ranks.is_sharded:
-        config = {name: value for name, value in WanTransformer3DModel.load_config(weights).items()
-                  if not name.startswith("_")}
+        config = plain_config(WanTransformer3DModel.load_config(weights))
         with torch.device("meta"):
             transformer = AlchemintTransformer3DModel(**{**config, **recipe.model})
     else:
@@ -124,7 +129,7 @@ def _from_export(recipe: TransformerRecipe, folder: Path) -> Start:
     loaded: Any = AlchemintTransformer3DModel.from_pretrained(folder / "transformer")
     transformer = loaded
     if recipe.model:
-        transformer = AlchemintTransformer3DModel(**{**_plain(loaded.config), **recipe.model})
+        transformer = AlchemintTransformer3DModel(**{**plain_config(loaded.config), **recipe.model})
         transformer.load_state_dict(loaded.state_dict())
     start = Start(transformer, AutoTokenizer.from_pretrained(folder / "tokenizer"), None, folder,
                   recipe.vae or folder / "vae", index.get("max_prompt_tokens", WAN_PROMPT_TOKENS),
@@ -162,5 +167,6 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def _plain(config: Any) -> dict[str, Any]:
+def plain_config(config: Any) -> dict[str, Any]:
+    """Return a diffusers config as the arguments that make its model."""
     return {name: value for name, value in config.items() if not name.startswith("_")}

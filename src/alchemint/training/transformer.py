@@ -8,6 +8,7 @@ zero latent with an empty word; a dropped text is the empty prompt and empty cap
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -237,10 +238,15 @@ class TransformerObjective:
         else:
             assert isinstance(batch, SampleBatch) and batch.videos is not None
             _, _, num_frames, height, width = batch.videos.shape
-            config = AutoencoderKLWan.load_config(self._start.vae)
-            shape = torch.Size([1 + (num_frames - 1) // config["scale_factor_temporal"],
-                                height // config["scale_factor_spatial"], width // config["scale_factor_spatial"]])
+            temporal, spatial = self._strides
+            return 1 + (num_frames - 1) // temporal, height // spatial, width // spatial
         return shape[0], shape[1], shape[2]
+
+    @cached_property
+    def _strides(self) -> tuple[int, int]:
+        """Frames and pixels to a latent."""
+        config = AutoencoderKLWan.load_config(self._start.vae)
+        return config["scale_factor_temporal"], config["scale_factor_spatial"]
 
     def _draw_times(self, generators: list[torch.Generator], device: torch.device) -> Tensor:
         """Draw a timestep for each sample, within the range that is trained."""
