@@ -113,14 +113,19 @@ def test_from_wan_leaves_wan_alone_and_nothing_undrawn(wan: WanTransformer3DMode
 
 
 @pytest.mark.parametrize("tokenwise", [False, True])
-@pytest.mark.parametrize("condition_timestep", ["clean", "shared"])
+@pytest.mark.parametrize(("condition_timestep", "reference_attention"),
+                         [("clean", "full"), ("shared", "full"), ("clean", "one_way")])
 @torch.no_grad()
 def test_references_are_further_tokens_of_wans_own_blocks(
     new_transformer: NewTransformer, inputs: dict[str, torch.Tensor], references: References, condition_timestep: str,
-    tokenwise: bool
+    reference_attention: str, tokenwise: bool
 ) -> None:
-    """The whole forward against diffusers' blocks on the joined sequence, with a timestep for every token."""
-    model = new_transformer(condition_timestep=condition_timestep, event_encoding=None)
+    """The whole forward against diffusers' blocks on the joined sequence, with a timestep for every token.
+
+    Conditions that are blind to the video go through the blocks once more, by themselves.
+    """
+    model = new_transformer(condition_timestep=condition_timestep, event_encoding=None,
+                            reference_attention=reference_attention)
     timestep = per_token(inputs["timestep"]) if tokenwise else inputs["timestep"]
     output = run(model, {**inputs, "timestep": timestep}, references=references)
 
@@ -154,7 +159,12 @@ def test_references_are_further_tokens_of_wans_own_blocks(
     for ours in model.blocks:
         block = WanTransformerBlock(48, 64, 2, "rms_norm_across_heads", True)
         block.load_state_dict(ours.state_dict())
-        tokens = block(tokens, prompt, modulation.unflatten(-1, (6, -1)), table)
+        modulations = modulation.unflatten(-1, (6, -1))
+        alone = block(tokens[:, NUM_VIDEO_TOKENS:], prompt, modulations[:, NUM_VIDEO_TOKENS:],
+                      tuple(part[:, NUM_VIDEO_TOKENS:] for part in table))
+        tokens = block(tokens, prompt, modulations, table)
+        if reference_attention == "one_way":
+            tokens = torch.cat([tokens[:, :NUM_VIDEO_TOKENS], alone], dim=1)
 
     tokens, temb = tokens[:, :NUM_VIDEO_TOKENS], temb[:, :NUM_VIDEO_TOKENS]
     shift, scale = (model.scale_shift_table.unsqueeze(0) + temb.unsqueeze(2)).unbind(2)
@@ -165,6 +175,29 @@ def test_references_are_further_tokens_of_wans_own_blocks(
         patch = projected[:, number].view(BATCH, 2, 2, 4)
         expected[:, :, frame, 2 * y:2 * y + 2, 2 * x:2 * x + 2] = patch.permute(0, 3, 1, 2)
     assert torch.allclose(output, expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_one_way_references_serve_every_step_once_encoded(
+    new_transformer: NewTransformer, inputs: dict[str, torch.Tensor], references: References, events: Events
+) -> None:
+    model = new_transformer(reference_attention="one_way")
+    encoded = model.encode_references(torch.zeros_like(inputs["hidden_states"]), inputs["encoder_hidden_states"],
+                                      references)
+    assert [tuple(part.shape for part in block) for block in encoded.blocks] == 2 * [
+        2 * ((BATCH, 3 * (16 + NUM_WORD_TOKENS), 2, 24),)]
+    for timestep in (inputs["timestep"], torch.tensor([1.0, 999.0]), per_token(inputs["timestep"])):
+        step = {**inputs, "hidden_states": random(BATCH, 4, 3, 8, 8, seed=int(timestep.sum())), "timestep": timestep}
+        fresh = run(model, step, references=references, events=events)
+        assert torch.allclose(run(model, step, references=encoded, events=events), fresh, atol=1e-5)
+        assert not torch.allclose(run(model, step, events=events), fresh, atol=1e-2)
+
+
+def test_references_that_see_the_video_cannot_be_encoded_before(
+    new_transformer: NewTransformer, inputs: dict[str, torch.Tensor], references: References
+) -> None:
+    with pytest.raises(ValueError, match='this model was trained with "full"'):
+        new_transformer().encode_references(inputs["hidden_states"], inputs["encoder_hidden_states"], references)
 
 
 def test_two_modulations_are_one_for_every_token() -> None:
@@ -335,6 +368,8 @@ def test_a_step_cache_skips_blocks_for_each_branch_apart(
 @pytest.mark.parametrize(("options", "message"), [
     ({"interval_encoding": "wrope"}, 'interval_encoding "wrope" is unknown; use one of untimed, mid, werope'),
     ({"condition_timestep": "noisy"}, 'condition_timestep "noisy" is unknown; use one of clean, shared'),
+    ({"reference_attention": "causal"}, 'reference_attention "causal" is unknown; use one of full, one_way'),
+    ({"reference_attention": "one_way", "condition_timestep": "shared"}, 'needs condition_timestep "clean"'),
     ({"event_encoding": "none"}, 'event_encoding "none" is unknown; use one of rerope, tie, or null'),
 ])
 def test_an_unknown_option_is_named_with_those_that_exist(

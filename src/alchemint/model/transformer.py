@@ -25,8 +25,9 @@ from diffusers.utils import apply_lora_scale
 from einops import rearrange
 from torch import nn
 
+from alchemint.model.attention import REFERENCE_ATTENTIONS, AlchemintAttnProcessor, Attending, KeysValues
 from alchemint.model.conditions import Events, References, WordTags
-from alchemint.model.context_parallel import ContextParallel
+from alchemint.model.context_parallel import ContextParallel, SegmentLengths
 from alchemint.model.encodings import WeropeWeights
 from alchemint.model.event_attention import EVENT_ENCODINGS, EventAttnProcessor, Rotary, event_rotary
 from alchemint.model.rotary import AlchemintRotaryPosEmbed
@@ -53,12 +54,19 @@ class EventText(NamedTuple):
     rotary: tuple[Rotary, Rotary]
 
 
+class EncodedReferences(NamedTuple):
+    """The references of one evaluation, as every block's self-attention sees them."""
+
+    blocks: tuple[KeysValues, ...]
+
+
 class AlchemintTransformerBlock(WanTransformerBlock):
     """Wan's block, with a second modulation for condition tokens and the event branch beside the cross-attention."""
 
     def __init__(self, dim: int, ffn_dim: int, num_heads: int, qk_norm: str | None, cross_attn_norm: bool, eps: float,
                  added_kv_proj_dim: int | None, has_events: bool) -> None:
         super().__init__(dim, ffn_dim, num_heads, qk_norm, cross_attn_norm, eps, added_kv_proj_dim)
+        self.attn1.set_processor(AlchemintAttnProcessor())
         self.event_attn: WanAttention | None = None
         if has_events:
             head_dim = dim // num_heads
@@ -66,13 +74,23 @@ class AlchemintTransformerBlock(WanTransformerBlock):
                                            processor=EventAttnProcessor())
 
     def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary_emb: Rotary,
-                segments: Segments | None = None, events: EventText | None = None) -> Tensor:
-        """Run the block on (B, tokens, dim). temb: (B, 6, dim), or (B, video tokens, 6, dim) for Wan 2.2 5B."""
+                segments: Segments | None = None, events: EventText | None = None,
+                attending: Attending | None = None) -> Tensor | tuple[Tensor, KeysValues]:
+        """Run the block on (B, tokens, dim). temb: (B, 6, dim), or (B, video tokens, 6, dim) for Wan 2.2 5B.
+
+        Returns the tokens, and with `attending.keep` their keys and values in self-attention, too.
+        """
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = self._modulation(temb, segments)
 
         # 1. Self-attention over the whole sequence
+        kept = None
         normed = shift.add(scale.multiply(self.norm1(hidden_states.float()), plus_one=True)).type_as(hidden_states)
-        attended = self.attn1(normed, None, None, rotary_emb)
+        if attending is None or attending.is_plain:
+            attended = self.attn1(normed, None, None, rotary_emb)
+        else:
+            attended = self.attn1(normed, None, None, rotary_emb, attending=attending)
+            if attending.keep:
+                attended, kept = attended
         hidden_states = (hidden_states.float() + gate.multiply(attended)).type_as(hidden_states)
 
         # 2. Cross-attention to the prompt, and of video tokens to the events
@@ -89,7 +107,8 @@ class AlchemintTransformerBlock(WanTransformerBlock):
         # 3. Feed-forward
         normed = ffn_shift.add(ffn_scale.multiply(self.norm3(hidden_states.float()), plus_one=True))
         fed = self.ffn(normed.type_as(hidden_states))
-        return (hidden_states.float() + ffn_gate.multiply(fed.float())).type_as(hidden_states)
+        hidden_states = (hidden_states.float() + ffn_gate.multiply(fed.float())).type_as(hidden_states)
+        return hidden_states if kept is None else (hidden_states, kept)
 
     def _modulation(self, temb: Tensor, segments: Segments | None) -> list["_Modulation"]:
         table = self.scale_shift_table
@@ -135,6 +154,8 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         condition_timestep: "clean" modulates condition tokens as at t = 0, "shared" as the video.
         event_encoding: a name of `EVENT_ENCODINGS`, or None for no event branch.
         rope_theta: base of all rotary frequencies; Wan's is 10000.
+        reference_attention: "full", or "one_way" for references that are blind to the video, so that `encode_references`
+            does their work once for all steps; to be trained so (`attention`).
     """
 
     _no_split_modules = ["AlchemintTransformerBlock"]  # noqa: RUF012 - diffusers reads it from the class
@@ -167,6 +188,7 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         condition_timestep: str = "clean",
         event_encoding: str | None = "rerope",
         rope_theta: float = 10000.0,
+        reference_attention: str = "full",
     ) -> None:
         if condition_timestep not in CONDITION_TIMESTEPS:
             raise ValueError(f'condition_timestep "{condition_timestep}" is unknown; use one of '
@@ -174,6 +196,12 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         if event_encoding is not None and event_encoding not in EVENT_ENCODINGS:
             raise ValueError(f'event_encoding "{event_encoding}" is unknown; use one of '
                              f'{", ".join(EVENT_ENCODINGS)}, or null for no event branch')
+        if reference_attention not in REFERENCE_ATTENTIONS:
+            raise ValueError(f'reference_attention "{reference_attention}" is unknown; use one of '
+                             f'{", ".join(REFERENCE_ATTENTIONS)}')
+        if reference_attention == "one_way" and condition_timestep != "clean":
+            raise ValueError('reference_attention "one_way" needs condition_timestep "clean": what references are must '
+                             "not depend on the video's timestep")
         super().__init__(
             patch_size, num_attention_heads, attention_head_dim, in_channels, out_channels, text_dim, freq_dim,
             ffn_dim, num_layers=0, cross_attn_norm=cross_attn_norm, qk_norm=qk_norm, eps=eps, image_dim=image_dim,
@@ -243,19 +271,22 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         hidden_states: Tensor,
         timestep: Tensor,
         encoder_hidden_states: Tensor,
-        references: References | None = None,
+        references: References | EncodedReferences | None = None,
         events: Events | None = None,
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,
-    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        encode_only: bool = False,
+    ) -> Transformer2DModelOutput | tuple[Tensor] | EncodedReferences:
         """Predict the velocity of noisy video latents.
 
         hidden_states: (B, C, T, H, W). timestep: (B,), or (B, T h w) for models with a timestep a token (Wan 2.2 5B),
-        0..1000. encoder_hidden_states: (B, S, text_dim), the prompt. Returns (B, C, T, H, W).
+        0..1000. encoder_hidden_states: (B, S, text_dim), the prompt. Returns (B, C, T, H, W); with `encode_only` what
+        `encode_references` returns.
         """
         grid = [size // patch for size, patch in zip(hidden_states.shape[2:], self.config.patch_size, strict=True)]
-        num_video_tokens = grid[0] * grid[1] * grid[2]
-        if references is not None and references.latents.shape[1] == 0:
+        num_video_tokens = 0 if encode_only else grid[0] * grid[1] * grid[2]
+        encoded = references if isinstance(references, EncodedReferences) else None
+        if isinstance(references, EncodedReferences) or (references is not None and not references.latents.shape[1]):
             references = None
 
         # 1. Rotary tables of all tokens, from where and when they are
@@ -263,9 +294,15 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
                       else self.rope(hidden_states, references.spans, references.indices))
 
         # 2. Tokens: video, then references and word tags, each with its subject's index
-        tokens = self.patch_embedding(hidden_states).flatten(2).transpose(1, 2).contiguous()
-        if references is not None:
-            tokens = torch.cat([tokens, self._condition_tokens(references).type_as(tokens)], dim=1)
+        if encode_only:
+            assert references is not None
+            tokens = self._condition_tokens(references)
+            cos, sin = (table[:, -tokens.shape[1]:] for table in rotary_emb)
+            rotary_emb = cos, sin
+        else:
+            tokens = self.patch_embedding(hidden_states).flatten(2).transpose(1, 2).contiguous()
+            if references is not None:
+                tokens = torch.cat([tokens, self._condition_tokens(references).type_as(tokens)], dim=1)
 
         # 3. Modulation of the video by its timestep, of the conditions as clean; texts through one projection
         per_token = timestep.shape[1] if timestep.ndim == 2 else None
@@ -276,21 +313,31 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         event_text = self._event_text(events, grid) if events is not None else None
 
         # 4. Transformer blocks; where several processes make one video, each on its share of the tokens
+        lengths = SegmentLengths(num_video_tokens, tokens.shape[1] - num_video_tokens)
         if self.context_parallel is not None:
             tokens, rotary_emb, modulation, segments, event_text = self._shares(
                 self.context_parallel, num_video_tokens, tokens, rotary_emb, modulation, segments, event_text)
-        for block in self.blocks:
-            arguments = (tokens, prompt, modulation, rotary_emb, segments, event_text)
+        kept: list[KeysValues] = []
+        for number, block in enumerate(self.blocks):
+            attending = Attending(lengths, self.config.reference_attention == "one_way",
+                                  encoded.blocks[number] if encoded else None, encode_only, self.context_parallel)
+            arguments = (tokens, prompt, modulation, rotary_emb, segments, event_text, attending)
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 tokens = self._gradient_checkpointing_func(block, *arguments)
             else:
                 tokens = block(*arguments)
+            if encode_only:
+                tokens, keys_values = tokens
+                kept.append(keys_values)
+        if encode_only:
+            return EncodedReferences(tuple(kept))
 
         # 5. Project the video tokens out, and put the patches back in their places
         if self.context_parallel is None:
             tokens = tokens[:, :num_video_tokens]
         else:
-            tokens = self.context_parallel.gather(tokens[:, :num_video_tokens // self.context_parallel.size])
+            share = self.context_parallel.share_of(num_video_tokens)
+            tokens = self.context_parallel.gather(tokens[:, :share], num_video_tokens)
         shift, scale = (self.scale_shift_table + temb.unsqueeze(-2)).unbind(-2)
         if per_token is None:
             shift, scale = shift.unsqueeze(1), scale.unsqueeze(1)
@@ -299,6 +346,20 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         sample = rearrange(self.proj_out(tokens), "b (t h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)",
                            t=grid[0], h=grid[1], w=grid[2], pt=p_t, ph=p_h, pw=p_w)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+    def encode_references(self, hidden_states: Tensor, encoder_hidden_states: Tensor,
+                          references: References) -> EncodedReferences:
+        """Do the references' work of all steps: return what `forward` takes in place of them, at any timestep.
+
+        hidden_states: video latents of the size to come, of which only the shape counts. encoder_hidden_states: the
+        prompt of the evaluation. Raises ValueError where references see the video (reference_attention "full").
+        """
+        if self.config.reference_attention != "one_way":
+            raise ValueError('only with reference_attention "one_way" are references the same at every step; this model '
+                             f'was trained with "{self.config.reference_attention}"')
+        encoded: EncodedReferences = self(hidden_states, torch.zeros_like(hidden_states[:, 0, 0, 0, 0]),
+                                          encoder_hidden_states, references, encode_only=True)
+        return encoded
 
     def _condition_tokens(self, references: References) -> Tensor:
         """Return [references | word tags] as (B, N h w + N L, dim)."""
@@ -315,7 +376,6 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
             raise ValueError(f"{self.config.num_attention_heads} attention heads can't be shared by "
                              f"{context_parallel.size} processes; choose a divisor")
         self.context_parallel = context_parallel
-        context_parallel.use_in(block.attn1 for block in self.blocks)
 
     def _shares(self, context: ContextParallel, num_video_tokens: int, tokens: Tensor, rotary_emb: Rotary,
                 modulation: Tensor, segments: Segments | None, event_text: EventText | None
@@ -324,7 +384,7 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         if modulation.ndim == 4:
             modulation = context.share(modulation, num_video_tokens)
         if segments is not None:
-            segments = segments._replace(num_video_tokens=num_video_tokens // context.size)
+            segments = segments._replace(num_video_tokens=context.share_of(num_video_tokens))
         if event_text is not None:
             (cos, sin), keys = event_text.rotary
             queries = context.share(cos, num_video_tokens), context.share(sin, num_video_tokens)

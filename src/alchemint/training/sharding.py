@@ -1,4 +1,4 @@
-"""Weights in shards over processes (torch FSDP2), and tokens over processes (Ulysses, by diffusers).
+"""Weights in shards over processes (torch FSDP2), and tokens over processes (Ulysses).
 
 With shards, each process keeps a part of every weight, its gradient and its moments; a block's weights come together
 for the time they are needed. Shards are float32; what comes together is bfloat16 where the run says so.
@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from diffusers.models._modeling_parallel import ContextParallelConfig
 from torch import nn
+from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -45,15 +45,13 @@ def weight_mesh(ranks: Ranks, device: torch.device) -> DeviceMesh:
     return init_device_mesh(device.type, (copies, ranks.num_shards), mesh_dim_names=("copy", "shard"))
 
 
-def context_config(ranks: Ranks, device: torch.device) -> ContextParallelConfig | None:
-    """Return diffusers' configuration of the processes that share samples, or None where each has its own."""
+def context_group(ranks: Ranks, device: torch.device) -> ProcessGroup | None:
+    """Return the processes that share samples with this one, or None where each has its own."""
     if ranks.context_size == 1:
         return None
-    mesh = init_device_mesh(device.type, (ranks.count // ranks.context_size, 1, ranks.context_size),
-                            mesh_dim_names=("data", "ring", "ulysses"))
-    config = ContextParallelConfig(ulysses_degree=ranks.context_size)
-    config.setup(ranks.number % ranks.context_size, ranks.context_size, device, mesh["ring", "ulysses"])
-    return config
+    mesh = init_device_mesh(device.type, (ranks.count // ranks.context_size, ranks.context_size),
+                            mesh_dim_names=("data", "context"))
+    return mesh.get_group("context")
 
 
 def set_gradient_sync(modules: Iterable[nn.Module], wanted: bool) -> None:

@@ -97,9 +97,9 @@ class TransformerObjective:
             start.draw_new(self.transformer, self._recipe.seed)
         if self._recipe.lora is not None:
             lora.initialise_lora(self.transformer, torch.Generator().manual_seed(self._recipe.seed))
-        config = sharding.context_config(ranks, device)
-        if config is not None:
-            self.transformer.parallelise(ContextParallel(config))
+        group = sharding.context_group(ranks, device)
+        if group is not None:
+            self.transformer.parallelise(ContextParallel(group))
         if self._cache is not None:
             self._embed = StoredTexts(self._cache.embedding, device)
         else:

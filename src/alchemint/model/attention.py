@@ -1,0 +1,93 @@
+"""Self-attention over [video | conditions], where conditions are reference and word-tag tokens.
+
+    full      every token sees every other: stock Wan attention over one long sequence.
+    one_way   video tokens see all, conditions see conditions alone. Then nothing of a condition depends on the video or
+              its timestep: its keys and values, computed once, serve every step of sampling.
+
+Either way the weights are Wan's own, and the rotary tables tell in which interval a reference counts.
+"""
+
+from typing import NamedTuple
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor, _get_qkv_projections
+
+from alchemint.model.context_parallel import ContextParallel, SegmentLengths
+from alchemint.model.event_attention import Rotary, rotate
+
+Tensor = torch.Tensor
+
+REFERENCE_ATTENTIONS = ("full", "one_way")
+
+
+class KeysValues(NamedTuple):
+    """The conditions' keys, turned by their rotary tables, and their values: each (B, tokens, heads, D).
+
+    Where several processes make one video, all tokens of this process's share of the heads.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+
+class Attending(NamedTuple):
+    """How the tokens of a forward pass see each other.
+
+    lengths: those of the whole sequence. one_way: whether conditions are blind to the video. kept: the conditions' keys
+    and values of before, instead of their tokens; keep: whether to return them. context: who makes the same video.
+    """
+
+    lengths: SegmentLengths
+    one_way: bool = False
+    kept: KeysValues | None = None
+    keep: bool = False
+    context: ContextParallel | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is Wan's own attention, all tokens seeing all."""
+        return not (self.one_way and self.lengths.conditions) and self.kept is None and not self.keep \
+            and self.context is None
+
+
+class AlchemintAttnProcessor(WanAttnProcessor):  # type: ignore[misc]
+    """Wan's attention processor, for sequences with conditions and those that several processes share."""
+
+    def __call__(self, attn: WanAttention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
+                 attention_mask: Tensor | None = None, rotary_emb: Rotary | None = None,
+                 attending: Attending | None = None) -> Tensor | tuple[Tensor, KeysValues]:
+        """Attend over (B, tokens, dim) to itself; rotary_emb is that of `AlchemintRotaryPosEmbed`."""
+        if attending is None:
+            attended: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
+            return attended
+
+        # 1. Queries, keys and values; of all tokens, if others hold some of them
+        query, key, value = _get_qkv_projections(attn, hidden_states, None)
+        query, key, value = (part.unflatten(2, (attn.heads, -1))
+                             for part in (attn.norm_q(query), attn.norm_k(key), value))
+        if rotary_emb is not None:
+            cos, sin = (table[..., 0::2] for table in rotary_emb)
+            query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        if attending.context is not None:
+            query, key, value = (attending.context.to_heads(part, attending.lengths) for part in (query, key, value))
+
+        # 2. Attention, for each segment to what it sees
+        num_video = attending.lengths.video
+        seen = (key, value) if attending.kept is None else (
+            torch.cat([key, attending.kept.keys], 1), torch.cat([value, attending.kept.values], 1))
+        if attending.one_way and num_video and attending.lengths.conditions:
+            joined = torch.cat([self._attend(query[:, :num_video], *seen),
+                                self._attend(query[:, num_video:], key[:, num_video:], value[:, num_video:])], dim=1)
+        else:
+            joined = self._attend(query, *seen)
+
+        # 3. Back to this process's tokens, and out
+        if attending.context is not None:
+            joined = attending.context.to_tokens(joined, attending.lengths)
+        output = attn.to_out[1](attn.to_out[0](joined.flatten(2, 3).type_as(hidden_states)))
+        return (output, KeysValues(key, value)) if attending.keep else output
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        attended: Tensor = dispatch_attention_fn(query, key, value, backend=self._attention_backend)
+        return attended
