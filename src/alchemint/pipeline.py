@@ -21,11 +21,13 @@ from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 from PIL import Image
+from torch.distributed import ProcessGroup
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from alchemint import media, timeline
-from alchemint.diffusion import flow
-from alchemint.diffusion.guidance import Branch, Guidance, combine
+from alchemint.denoising import Conditions, Evaluating, Expert, GuidedVelocity, steps
+from alchemint.diffusion.flow import NUM_TRAIN_TIMESTEPS
+from alchemint.diffusion.guidance import Branch, Guidance
 from alchemint.model import text
 from alchemint.model.conditions import Events, References, pad_events
 from alchemint.model.latents import as_pixels, decode_video, encode_images
@@ -53,24 +55,19 @@ class AlchemintPipelineOutput(BaseOutput):
     frames: np.ndarray | Tensor | list[list[Image.Image]]
 
 
-@dataclass(frozen=True)
-class _Conditions:
-    """The conditions of a batch of storyboards, for one evaluation or for several stacked ones."""
-
-    prompt_embeds: Tensor
-    references: References | None
-    events: Events | None
-
-
 class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     """Makes videos from storyboards.
 
     width, height, num_frames and fps are what the model makes when a storyboard does not say; max_prompt_tokens and
     max_event_tokens are the lengths to which texts are cut and padded, canvas_share how much of its canvas a cut-out
     reference fills, as in training; guidance holds the values of `Guidance` that suit the model better than its own.
+
+    Wan 2.2 A14B has a second transformer for the timesteps below boundary_ratio, guided by guidance_2. Wan 2.2 5B takes
+    a timestep for each token: expand_timesteps.
     """
 
-    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    model_cpu_offload_seq = "text_encoder->transformer->transformer_2->vae"
+    _optional_components = ["transformer_2"]  # noqa: RUF012 - diffusers reads it from the class
     _callback_tensor_inputs = ["latents"]  # noqa: RUF012 - diffusers reads it from the class
 
     def __init__(
@@ -80,6 +77,7 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         vae: AutoencoderKLWan,
         transformer: AlchemintTransformer3DModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
+        transformer_2: AlchemintTransformer3DModel | None = None,
         width: int = 832,
         height: int = 480,
         num_frames: int = 81,
@@ -88,16 +86,23 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         max_event_tokens: int = 128,
         canvas_share: float = media.CANVAS_SHARE,
         guidance: dict[str, Any] | None = None,
+        guidance_2: dict[str, Any] | None = None,
+        boundary_ratio: float | None = None,
+        expand_timesteps: bool = False,
     ) -> None:
         super().__init__()
+        if (transformer_2 is None) != (boundary_ratio is None):
+            raise ValueError("transformer_2 and boundary_ratio belong together: give both (Wan 2.2 A14B) or neither")
         self.register_modules(tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer,
-                              scheduler=scheduler)
+                              scheduler=scheduler, transformer_2=transformer_2)
         self.register_to_config(width=width, height=height, num_frames=num_frames, fps=fps,
                                 max_prompt_tokens=max_prompt_tokens, max_event_tokens=max_event_tokens,
-                                canvas_share=canvas_share, guidance=guidance or {})
+                                canvas_share=canvas_share, guidance=guidance or {}, guidance_2=guidance_2 or {},
+                                boundary_ratio=boundary_ratio, expand_timesteps=expand_timesteps)
         self._interrupt = False
         self._num_timesteps = 0
         self._guidance = Guidance(**self.config.guidance)
+        self._branch_group: ProcessGroup | None = None
 
     @property
     def defaults(self) -> Defaults:
@@ -115,6 +120,11 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return self._num_timesteps
 
     @property
+    def transformers(self) -> list[AlchemintTransformer3DModel]:
+        """The transformers, from the highest timesteps down: one, or two experts."""
+        return [self.transformer] if self.transformer_2 is None else [self.transformer, self.transformer_2]
+
+    @property
     def interrupt(self) -> bool:
         """Whether the call in progress is to skip its remaining steps; a callback may set `_interrupt`."""
         return self._interrupt
@@ -125,9 +135,11 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         storyboard: Storyboard | Sequence[Storyboard],
         num_inference_steps: int = 40,
         guidance: Guidance | None = None,
+        guidance_2: Guidance | None = None,
         batch_branches: bool = True,
         generator: Generators = None,
         latents: Tensor | None = None,
+        known_latents: Tensor | None = None,
         output_type: str = "np",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
@@ -139,11 +151,13 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         Storyboards of a list must agree in size and number of frames. Those with equal numbers of references run as
         one batch; each video is the same as if it were made alone.
 
-        num_inference_steps: Euler steps. guidance: the model's own when None. batch_branches: run guidance's
-        evaluations as one batch, or one after the other with less memory. generator: one, or one for each storyboard;
-        without it each storyboard's seed decides. latents: the noise to start from, (batch, C, T, H, W). output_type:
-        np, pt, pil or latent. callback_on_step_end(pipe, step, timestep, tensors) may return changed `latents`.
-        attention_kwargs: passed on to the transformer ("scale" weighs its LoRA).
+        num_inference_steps: Euler steps. guidance: the model's own when None; guidance_2 of its second transformer, if
+        it has one, and like guidance when None. batch_branches: run guidance's evaluations as one batch, or one after
+        the other with less memory. generator: one, or one for each storyboard; without it each storyboard's seed
+        decides. latents: the noise to start from, (batch, C, T, H, W). known_latents: clean, normalised latents (batch,
+        C, K, H, W) that the videos begin with, such as the end of another video, encoded anew. output_type: np, pt, pil
+        or latent. callback_on_step_end(pipe, step, timestep, tensors) may return changed `latents`. attention_kwargs:
+        passed on to the transformer ("scale" weighs its LoRA).
 
         Raises StoryboardError for what the model cannot make, and ValueError for other faults of the arguments.
         """
@@ -151,32 +165,33 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         boards = [board.resolve(self.defaults) for board in boards]
         self._check(boards, num_inference_steps, output_type, callback_on_step_end_tensor_inputs)
         self._guidance = guidance or Guidance(**self.config.guidance)
+        experts = self._experts(guidance_2 or guidance or Guidance(**self.config.guidance | self.config.guidance_2))
+        evaluating = Evaluating(batch_branches, self._branch_group, self.config.expand_timesteps, attention_kwargs)
         self._interrupt = False
         batches = _batches_of_equal_shape(boards)
         self._num_timesteps = num_inference_steps * len(batches)
         noise = self._noise(boards, generator, latents)
-        denoised = torch.empty_like(noise)
+        known = self._known(known_latents, noise)
+        denoised = noise.clone()
 
         with self.progress_bar(total=self._num_timesteps) as progress:
             for number, rows in enumerate(batches):
-                conditions = self._encode([boards[row] for row in rows])
-                self.scheduler.set_timesteps(sigmas=flow.sampling_sigmas(num_inference_steps),
-                                             device=self._execution_device)
+                if self.interrupt:
+                    break
+                velocity = GuidedVelocity(experts, self._encode([boards[row] for row in rows]), evaluating)
                 # What step caches hold is of another batch, or of a call that failed.
-                self.transformer._reset_stateful_cache()
-                sample = noise[rows]
-                for step, timestep in enumerate(self.scheduler.timesteps):
-                    if self.interrupt:
-                        continue
-                    velocity = self._guided_velocity(sample, timestep, step / num_inference_steps, conditions,
-                                                     batch_branches, attention_kwargs)
-                    sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
+                for transformer in self.transformers:
+                    transformer._reset_stateful_cache()
+                beginning = None if known is None else known[rows]
+                for step in steps(self.scheduler, velocity, noise[rows], num_inference_steps, beginning):
                     if callback_on_step_end is not None:
-                        changed = callback_on_step_end(self, number * num_inference_steps + step, timestep,
-                                                       {"latents": sample})
-                        sample = (changed or {}).get("latents", sample)
+                        changed = callback_on_step_end(self, number * num_inference_steps + step.number, step.timestep,
+                                                       {"latents": step.sample})
+                        step.sample = (changed or {}).get("latents", step.sample)
+                    denoised[rows] = step.sample
                     progress.update()
-                denoised[rows] = sample
+                    if self._interrupt:
+                        break
 
         frames: Any = denoised
         if output_type != "latent":
@@ -186,6 +201,13 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return AlchemintPipelineOutput(frames=frames) if return_dict else (frames,)
 
     # The steps of a call, in order.
+
+    def _experts(self, guidance_2: Guidance) -> list[Expert]:
+        """Return the transformers with their guidance, from the highest timesteps down."""
+        if self.transformer_2 is None:
+            return [Expert(self.transformer, self._guidance, 0.0)]
+        return [Expert(self.transformer, self._guidance, self.config.boundary_ratio * NUM_TRAIN_TIMESTEPS),
+                Expert(self.transformer_2, guidance_2, 0.0)]
 
     def _check(self, boards: list[Storyboard], num_inference_steps: int, output_type: str,
                tensor_inputs: Sequence[str]) -> None:
@@ -220,14 +242,25 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             generator = [_seeded(board.seed) for board in boards]
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
 
-    def _encode(self, boards: list[Storyboard]) -> dict[Branch, _Conditions]:
+    def _known(self, latents: Tensor | None, noise: Tensor) -> Tensor | None:
+        """Return what the videos begin with, checked against the noise of all of them."""
+        if latents is None:
+            return None
+        batch, channels, num_latents, height, width = noise.shape
+        if (latents.ndim != 5 or (latents.shape[0], latents.shape[1], *latents.shape[3:]) != (
+                batch, channels, height, width) or not 0 < latents.shape[2] < num_latents):
+            raise ValueError(f"known_latents are {tuple(latents.shape)}, but these storyboards take ({batch}, "
+                             f"{channels}, 1 to {num_latents - 1}, {height}, {width})")
+        return latents.to(noise)
+
+    def _encode(self, boards: list[Storyboard]) -> dict[Branch, Conditions]:
         """Return the conditions of each branch of guidance."""
         prompts = {True: self._embed([board.prompt for board in boards], self.config.max_prompt_tokens)[0],
                    False: self._embed([board.negative_prompt for board in boards], self.config.max_prompt_tokens)[0]}
         references = {True: self._references(boards), False: None}
         references[False] = self._without_images(references[True])
         events = {kept: self._events(boards, kept) for kept in (True, False)}
-        return {(images, with_text): _Conditions(prompts[with_text], references[images], events[with_text])
+        return {(images, with_text): Conditions(prompts[with_text], references[images], events[with_text])
                 for images in (False, True) for with_text in (False, True)}
 
     def _references(self, boards: list[Storyboard]) -> References | None:
@@ -288,40 +321,9 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         ids, mask = text.tokenize(self.tokenizer, texts, max_tokens, self._execution_device)
         return text.embed(self.text_encoder, ids, mask).to(self.transformer.dtype), mask
 
-    def _guided_velocity(self, sample: Tensor, timestep: Tensor, fraction: float,
-                         conditions: dict[Branch, _Conditions], batch_branches: bool,
-                         attention_kwargs: dict[str, Any] | None) -> Tensor:
-        """Evaluate the branches that guidance needs now, and combine them, in float32."""
-        has_images = conditions[True, True].references is not None
-        weights = self._guidance.weights(fraction, has_images)
-        branches = list(weights)
-        if batch_branches:
-            stacked = _stack([conditions[branch] for branch in branches])
-            velocity = self._velocity(", ".join(map(_name, branches)), torch.cat([sample] * len(branches)), timestep,
-                                      stacked, attention_kwargs)
-            velocities = dict(zip(branches, velocity.chunk(len(branches)), strict=True))
-        else:
-            velocities = {branch: self._velocity(_name(branch), sample, timestep, conditions[branch], attention_kwargs)
-                          for branch in branches}
-        return combine(velocities, weights)
-
-    def _velocity(self, name: str, sample: Tensor, timestep: Tensor, conditions: _Conditions,
-                  attention_kwargs: dict[str, Any] | None) -> Tensor:
-        """Evaluate the transformer once; `name` keeps step caches of different branches apart."""
-        with self.transformer.cache_context(name):
-            return self.transformer(
-                sample.to(self.transformer.dtype), timestep.expand(len(sample)), conditions.prompt_embeds,
-                conditions.references, conditions.events, attention_kwargs=attention_kwargs,
-                return_dict=False)[0].float()
-
     @cached_property
     def _video_processor(self) -> VideoProcessor:
         return VideoProcessor(vae_scale_factor=self.vae.config.scale_factor_spatial)
-
-
-def _name(branch: Branch) -> str:
-    """Return a branch's name, by which step caches tell evaluations apart."""
-    return f"images={branch[0]} text={branch[1]}"
 
 
 def _batches_of_equal_shape(boards: list[Storyboard]) -> list[list[int]]:
@@ -331,17 +333,6 @@ def _batches_of_equal_shape(boards: list[Storyboard]) -> list[list[int]]:
         return groups, bool(boards[row].events)
 
     return [list(rows) for _, rows in groupby(sorted(range(len(boards)), key=shape), key=shape)]
-
-
-def _stack(conditions: list[_Conditions]) -> _Conditions:
-    """Concatenate conditions along the batch axis."""
-    def cat(parts: Sequence[Any]) -> Any:
-        if parts[0] is None:
-            return None
-        return type(parts[0])(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-
-    return _Conditions(torch.cat([part.prompt_embeds for part in conditions]),
-                       cat([part.references for part in conditions]), cat([part.events for part in conditions]))
 
 
 def _seeded(seed: int | None) -> torch.Generator:

@@ -51,7 +51,7 @@ class Attending(NamedTuple):
             and self.context is None
 
 
-class AlchemintAttnProcessor(WanAttnProcessor):  # type: ignore[misc]
+class AlchemintAttnProcessor(WanAttnProcessor):
     """Wan's attention processor, for sequences with conditions and those that several processes share."""
 
     def __call__(self, attn: WanAttention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,

@@ -46,7 +46,7 @@ class ContextParallel:
         return -(-count // self.size)
 
     def share(self, tokens: Tensor, num_video_tokens: int) -> Tensor:
-        """Return this process's share of (batch, tokens, ...): of the video tokens, which come first, and of the rest."""
+        """Return this process's share of (batch, tokens, ...): of the video's, which come first, and of the rest."""
         parts = []
         for segment in (tokens[:, :num_video_tokens], tokens[:, num_video_tokens:]):
             each = self.share_of(segment.shape[1])

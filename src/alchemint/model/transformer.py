@@ -154,8 +154,8 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         condition_timestep: "clean" modulates condition tokens as at t = 0, "shared" as the video.
         event_encoding: a name of `EVENT_ENCODINGS`, or None for no event branch.
         rope_theta: base of all rotary frequencies; Wan's is 10000.
-        reference_attention: "full", or "one_way" for references that are blind to the video, so that `encode_references`
-            does their work once for all steps; to be trained so (`attention`).
+        reference_attention: "full", or "one_way" for references that are blind to the video, so that
+            `encode_references` does their work once for all steps; to be trained so (`attention`).
     """
 
     _no_split_modules = ["AlchemintTransformerBlock"]  # noqa: RUF012 - diffusers reads it from the class
@@ -347,18 +347,19 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
                            t=grid[0], h=grid[1], w=grid[2], pt=p_t, ph=p_h, pw=p_w)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
-    def encode_references(self, hidden_states: Tensor, encoder_hidden_states: Tensor,
-                          references: References) -> EncodedReferences:
+    def encode_references(self, hidden_states: Tensor, encoder_hidden_states: Tensor, references: References,
+                          attention_kwargs: dict[str, Any] | None = None) -> EncodedReferences:
         """Do the references' work of all steps: return what `forward` takes in place of them, at any timestep.
 
         hidden_states: video latents of the size to come, of which only the shape counts. encoder_hidden_states: the
         prompt of the evaluation. Raises ValueError where references see the video (reference_attention "full").
         """
         if self.config.reference_attention != "one_way":
-            raise ValueError('only with reference_attention "one_way" are references the same at every step; this model '
+            raise ValueError('references are the same at every step with reference_attention "one_way" only; this model '
                              f'was trained with "{self.config.reference_attention}"')
         encoded: EncodedReferences = self(hidden_states, torch.zeros_like(hidden_states[:, 0, 0, 0, 0]),
-                                          encoder_hidden_states, references, encode_only=True)
+                                          encoder_hidden_states, references, attention_kwargs=attention_kwargs,
+                                          encode_only=True)
         return encoded
 
     def _condition_tokens(self, references: References) -> Tensor:
