@@ -1,5 +1,6 @@
 """Guidance against its printed formulas, and that nothing is evaluated in vain."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -72,6 +73,25 @@ def test_outside_its_interval_the_model_is_evaluated_once(fraction: float, guide
     assert without_images == (Guidance().weights(has_images=False) if guided else {TEXT: 1.0})
 
 
+@pytest.mark.parametrize("guidance", GUIDANCES)
+@pytest.mark.parametrize("has_images", [True, False])
+def test_a_term_that_is_left_out_keeps_its_condition_on(
+    guidance: Guidance, has_images: bool, velocities: Velocities
+) -> None:
+    if not has_images:
+        velocities[IMAGES], velocities[BOTH] = velocities[NEITHER], velocities[TEXT]
+    late = replace(guidance, image_interval=(0.0, 0.5), text_interval=(0.25, 1.0))
+    both, text, images = velocities[BOTH], velocities[TEXT], velocities[IMAGES]
+    expected = {0.0: text + guidance.image_scale * (both - text), 0.3: formula(guidance, velocities),
+                0.5: images + guidance.text_scale * (both - images)}
+    for fraction, value in expected.items():
+        weights = late.weights(fraction, has_images)
+        assert torch.allclose(combine(velocities, weights), value)
+        if fraction != 0.3:
+            assert len(weights) <= 2
+    assert replace(late, text_interval=(0.0, 0.5)).weights(0.5, has_images) == {BOTH if has_images else TEXT: 1.0}
+
+
 def test_the_last_step_is_guided_by_default() -> None:
     assert Guidance().evaluations(39 / 40) == Guidance().evaluations(0.0)
 
@@ -79,6 +99,7 @@ def test_the_last_step_is_guided_by_default() -> None:
 def test_wrong_options_are_named() -> None:
     with pytest.raises(ValueError, match='"chain" is unknown; use one of chained, joint'):
         Guidance("chain")
-    for interval in ((0.5, 0.2), (-0.1, 1.0), (0.0, 1.5)):
-        with pytest.raises(ValueError, match="must lie in"):
-            Guidance(interval=interval)
+    for interval, name in product(((0.5, 0.2), (-0.1, 1.0), (0.0, 1.5)), ("interval", "image_interval",
+                                                                          "text_interval")):
+        with pytest.raises(ValueError, match=f"guidance {name} .* must lie in"):
+            Guidance(**{name: interval})
