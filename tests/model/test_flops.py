@@ -25,8 +25,10 @@ EPISODES = {
 
 
 def counted(model: AlchemintTransformer3DModel, latent_shape: tuple[int, int, int], num_prompt_tokens: int,
-            episode: tuple[int, int, int], backward: bool = False) -> int:
-    """What torch counts in a forward pass, and in a backward pass if it is asked for."""
+            episode: tuple[int, int, int], backward: bool = False, encode: bool = False) -> int:
+    """What torch counts in a forward pass, and in a backward pass if it is asked for; with `encode`, of a pass whose
+    references were encoded before.
+    """
     num_references, num_events, num_event_tokens = episode
     config, device = model.config, model.device
     _, height, width = latent_shape
@@ -41,6 +43,10 @@ def counted(model: AlchemintTransformer3DModel, latent_shape: tuple[int, int, in
             torch.zeros(1, num_events, num_event_tokens, config.text_dim),
             torch.ones(1, num_events, num_event_tokens, dtype=torch.bool),
             torch.tensor([0.0, 1.0]).expand(1, num_events, 2)) if num_events else None
+        if encode:
+            with torch.no_grad():
+                references = model.encode_references(torch.zeros(1, config.in_channels, *latent_shape),
+                                                     torch.zeros(1, num_prompt_tokens, config.text_dim), references)
         # Attention's other kernels are not counted on the CPU.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.set_grad_enabled(backward):
             output = model(torch.zeros(1, config.in_channels, *latent_shape), torch.tensor([500.0]),
@@ -57,15 +63,26 @@ def on_meta(**options: Any) -> AlchemintTransformer3DModel:
 
 @pytest.mark.parametrize("episode", EPISODES.values(), ids=EPISODES)
 @pytest.mark.parametrize("options", [
-    {}, {"patch_size": (1, 1, 1)}, {"num_word_tokens": 0}, {"condition_timestep": "shared"},
+    {}, {"reference_attention": "one_way"}, {"patch_size": (1, 1, 1)}, {"num_word_tokens": 0}, {"condition_timestep": "shared"},
     {"out_channels": 6, "text_dim": 10, "num_layers": 3, "patch_size": (1, 2, 1)},
-], ids=["plain", "1 x 1 patches", "no word tags", "shared timestep", "other widths"])
+], ids=["plain", "one way", "1 x 1 patches", "no word tags", "shared timestep", "other widths"])
 def test_a_forward_pass_is_counted_exactly(
     new_transformer: NewTransformer, options: dict[str, Any], episode: tuple[int, int, int]
 ) -> None:
     model = new_transformer(**options)
     ours = forward_flops(model.config, (3, 8, 6), episode[0], 7, *episode[1:])
     assert ours == counted(model, (3, 8, 6), 7, episode)
+
+
+@pytest.mark.parametrize("episode", [EPISODES["references"], EPISODES["references and events"]])
+def test_a_pass_with_encoded_references_is_counted_exactly(
+    new_transformer: NewTransformer, episode: tuple[int, int, int]
+) -> None:
+    model = new_transformer(reference_attention="one_way")
+    ours = forward_flops(model.config, (3, 8, 6), episode[0], 7, *episode[1:], encoded_references=True)
+    assert ours == counted(model, (3, 8, 6), 7, episode, encode=True)
+    with pytest.raises(ValueError, match="encoded apart with reference_attention"):
+        forward_flops(new_transformer().config, (3, 8, 6), 1, 7, encoded_references=True)
 
 
 @pytest.mark.parametrize("num_references", [0, 2])

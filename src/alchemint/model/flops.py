@@ -39,16 +39,19 @@ class _Products:
 
 
 def forward_flops(config: Mapping[str, Any], latent_shape: LatentShape, num_references: int, num_prompt_tokens: int,
-                  num_events: int = 0, num_event_tokens: int = 0) -> int:
+                  num_events: int = 0, num_event_tokens: int = 0, encoded_references: bool = False) -> int:
     """Return the operations of one forward pass at batch 1.
 
     config: that of an AlchemintTransformer3DModel. latent_shape: (T, H, W). num_references: groups of reference
     tokens, one for each view and interval. num_prompt_tokens: 512 in Wan, padding included; so are the
-    num_event_tokens of each of the num_events.
+    num_event_tokens of each of the num_events. encoded_references: the references' own work was done before
+    (`AlchemintTransformer3DModel.encode_references`).
 
-    Raises ValueError for events where the model has no event branch.
+    Raises ValueError for events where the model has no event branch, and for encoded references where it can't encode
+    them.
     """
-    return _products(config, latent_shape, num_references, num_prompt_tokens, num_events, num_event_tokens).forward
+    return _products(config, latent_shape, num_references, num_prompt_tokens, num_events, num_event_tokens,
+                     encoded_references).forward
 
 
 def training_flops(config: Mapping[str, Any], latent_shape: LatentShape, num_references: int, num_prompt_tokens: int,
@@ -79,15 +82,23 @@ def training_flops(config: Mapping[str, Any], latent_shape: LatentShape, num_ref
 
 
 def _products(config: Mapping[str, Any], latent_shape: LatentShape, num_references: int, num_prompt_tokens: int,
-              num_events: int, num_event_tokens: int) -> _Products:
+              num_events: int, num_event_tokens: int, encoded_references: bool = False) -> _Products:
     events = num_events * num_event_tokens
     if events and config["event_encoding"] is None:
         raise ValueError(f"{num_events} events are given, but this model has no event branch (event_encoding is null); "
                          "count without events")
+    one_way = config.get("reference_attention") == "one_way"
+    if encoded_references and not one_way:
+        raise ValueError('references are encoded apart with reference_attention "one_way" only; count without')
     frames, height, width = (size // patch for size, patch in zip(latent_shape, config["patch_size"], strict=True))
     video, patches = frames * height * width, num_references * height * width
     words, prompt = num_references * config["num_word_tokens"], num_prompt_tokens
-    sequence = video + patches + words
+    conditions = patches + words
+    sequence = video + conditions
+    pairs = video * sequence + conditions * (conditions if one_way else sequence)
+    if encoded_references:
+        num_references = patches = words = 0
+        sequence, pairs = video, video * sequence
 
     dim, text_dim = config["num_attention_heads"] * config["attention_head_dim"], config["text_dim"]
     pixels, num_layers = prod(config["patch_size"]), config["num_layers"]
@@ -108,7 +119,7 @@ def _products(config: Mapping[str, Any], latent_shape: LatentShape, num_referenc
         blocks=[*self_attention, *cross_attention, *feed_forward] * num_layers,
         new=[Layer(words, text_dim, dim), Layer(words, dim, dim), *event_branch * num_layers],
         # Queries by keys, then weights by values
-        attention=num_layers * 2 * 2 * dim * (sequence * sequence + sequence * prompt + video * events))
+        attention=num_layers * 2 * 2 * dim * (pairs + sequence * prompt + video * events))
 
 
 def _flops(layers: Iterable[Layer]) -> int:
