@@ -34,7 +34,7 @@ import torch
 import alchemint
 from alchemint.toyworld import WorldConfig, render_clip
 from alchemint.toyworld.clip_files import write_clips
-from alchemint.training.precision import matmul_rate, pick_device
+from alchemint.training.precision import matmul_dtype, matmul_rate, pick_device
 from alchemint.training.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -69,7 +69,8 @@ def main() -> None:
         print(f"| {case.name} | {' | '.join(measure(case, options))} |", flush=True)
     run = load_recipe(cases[0].recipe, cases[0].overrides).run
     device = pick_device(run)
-    print(f"\n{machine(device)}: {matmul_rate(device, run) / 1e12:.2f} TFLOP/s in matrix products; torch "
+    rate = matmul_rate(device, matmul_dtype(device, run))
+    print(f"\n{machine(device)}: {rate / 1e12:.2f} TFLOP/s in matrix products; torch "
           f"{torch.__version__}; a batch is {run.batch_size}")
 
 

@@ -29,7 +29,7 @@ from alchemint.training.disk import check_disk
 from alchemint.training.draws import Draws
 from alchemint.training.log import Log, Pace
 from alchemint.training.optimizers import Optimizers
-from alchemint.training.precision import autocast, matmul_rate, pick_device, uses_bfloat16
+from alchemint.training.precision import autocast, matmul_dtype, matmul_rate, pick_device, uses_bfloat16
 from alchemint.training.ranks import ALONE, Ranks
 from alchemint.training.recipe import Optimizer, Recipe, fingerprint
 from alchemint.training.sharding import full, named_trained, set_gradient_sync
@@ -283,7 +283,8 @@ class _Training:
     def _log(self) -> "contextlib.AbstractContextManager[Log | None]":
         if not self._ranks.is_first:
             return contextlib.nullcontext()
-        return Log(self._output, self._run, matmul_rate(self._device, self._run), self._ranks.count)
+        rate = matmul_rate(self._device, matmul_dtype(self._device, self._run))
+        return Log(self._output, self._run, rate, self._ranks.count)
 
 
 def learning_rate_factor(options: Optimizer, step: int, num_steps: int) -> float:

@@ -25,13 +25,17 @@ def autocast(device: torch.device, run: Run) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(device, run))
 
 
-def matmul_rate(device: torch.device, run: Run, seconds: float = 0.2) -> float:
-    """Return how many floating-point operations a second this device reaches in matrix products of a run's precision.
+def matmul_dtype(device: torch.device, run: Run) -> torch.dtype:
+    """Return the precision of a run's matrix products."""
+    return torch.bfloat16 if uses_bfloat16(device, run) else torch.float32
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
+    """Return how many floating-point operations a second this device reaches in matrix products of a precision.
 
     Measured for about `seconds`, on matrices large enough to fill the device.
     """
     size = 8192 if device.type == "cuda" else 1024
-    dtype = torch.bfloat16 if uses_bfloat16(device, run) else torch.float32
     one = torch.randn(size, size, device=device, dtype=dtype)
     two = torch.randn(size, size, device=device, dtype=dtype)
 
