@@ -2,16 +2,16 @@
 
     python benchmarks/inference.py                                   # small geometry, some minutes on two idle cores
     python benchmarks/inference.py --geometry wan2.1-1.3b            # one GPU: 832 x 480, 81 frames, bfloat16
-    python benchmarks/inference.py --geometry wan2.1-1.3b --layers 1 --what sampling --steps 10 --rounds 1   # true size on CPU
+    python benchmarks/inference.py --geometry wan2.1-1.3b --layers 1 --steps 10 --rounds 1     # its sizes on a CPU
 
 forward     the AlcheMinT transformer against diffusers' WanTransformer3DModel on as many tokens: without references on
-            the same video; with two on a video that is two latent frames longer (no word tags, so that tokens are equal)
+            the same video; with two on a video that is two latent frames longer (without word tags: as many tokens)
 sampling    guided sampling with two references against plain Wan's two passes a step, all steps of a video: chained
             guidance as it is (three evaluations), with references that are blind to the video and encoded once, and the
             same with guidance by images in a part of the steps alone
 
-Weights are random; a ratio depends on sizes alone. A row's ratio is the median of the rounds, each of which runs all rows of
-its table one after the other. On a GPU the first table's last column is the share of the rate at which this machine
+Weights are random; a ratio depends on sizes alone. A row's ratio is the median of the rounds, each of which runs all
+rows of its table one after the other. On a GPU the first table's last column is the share of the rate at which this machine
 multiplies matrices.
 """
 

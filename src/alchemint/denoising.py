@@ -19,6 +19,7 @@ from torch.distributed import ProcessGroup
 from alchemint.diffusion import flow
 from alchemint.diffusion.guidance import Branch, Guidance, combine
 from alchemint.model.conditions import Events, References
+from alchemint.model.interval_gate import check_strength
 from alchemint.model.transformer import AlchemintTransformer3DModel, EncodedReferences
 
 Tensor = torch.Tensor
@@ -47,12 +48,18 @@ class Evaluating:
 
     batched: as one batch, instead of one after the other. group: processes that divide the evaluations among
     themselves. expand_timesteps: a timestep for each token (Wan 2.2 5B), so that known latents are clean ones.
+    reference_gate: how much references are weakened outside of their intervals (`interval_gate`).
     """
 
     batched: bool = True
     group: ProcessGroup | None = None
     expand_timesteps: bool = False
     attention_kwargs: dict[str, Any] | None = None
+    reference_gate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.reference_gate is not None:
+            check_strength(self.reference_gate)
 
 
 class GuidedVelocity:
@@ -124,7 +131,8 @@ class GuidedVelocity:
             references = self._encoded[branches]
         with transformer.cache_context(name):
             return transformer(sample, timestep, conditions.prompt_embeds, references, conditions.events,
-                               attention_kwargs=kwargs, return_dict=False)[0].float()
+                               attention_kwargs=kwargs, return_dict=False,
+                               reference_gate=self._evaluating.reference_gate)[0].float()
 
     def _expanded(self, sample: Tensor, timestep: Tensor, num_known: int) -> Tensor:
         """Return the timestep of each sample, or of each of its tokens."""

@@ -145,6 +145,7 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         attention_kwargs: dict[str, Any] | None = None,
+        reference_gate: float | None = None,
     ) -> AlchemintPipelineOutput | tuple[Any]:
         """Make a video of each storyboard.
 
@@ -157,7 +158,9 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         decides. latents: the noise to start from, (batch, C, T, H, W). known_latents: clean, normalised latents (batch,
         C, K, H, W) that the videos begin with, such as the end of another video, encoded anew. output_type: np, pt, pil
         or latent. callback_on_step_end(pipe, step, timestep, tensors) may return changed `latents`. attention_kwargs:
-        passed on to the transformer ("scale" weighs its LoRA).
+        passed on to the transformer ("scale" weighs its LoRA). reference_gate (experimental): how much attention's
+        logits for references sink outside their intervals, for a transformer that was trained with untimed references;
+        None and 0 are no gate.
 
         Raises StoryboardError for what the model cannot make, and ValueError for other faults of the arguments.
         """
@@ -166,7 +169,8 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self._check(boards, num_inference_steps, output_type, callback_on_step_end_tensor_inputs)
         self._guidance = guidance or Guidance(**self.config.guidance)
         experts = self._experts(guidance_2 or guidance or Guidance(**self.config.guidance | self.config.guidance_2))
-        evaluating = Evaluating(batch_branches, self._branch_group, self.config.expand_timesteps, attention_kwargs)
+        evaluating = Evaluating(batch_branches, self._branch_group, self.config.expand_timesteps, attention_kwargs,
+                                reference_gate)
         self._interrupt = False
         batches = _batches_of_equal_shape(boards)
         self._num_timesteps = num_inference_steps * len(batches)

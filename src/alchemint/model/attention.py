@@ -4,7 +4,8 @@
     one_way   video tokens see all, conditions see conditions alone. Then nothing of a condition depends on the video or
               its timestep: its keys and values, computed once, serve every step of sampling.
 
-Either way the weights are Wan's own, and the rotary tables tell in which interval a reference counts.
+Either way the weights are Wan's own, and the rotary tables tell in which interval a reference counts; of a model that
+was trained without intervals a gate may tell it (`interval_gate`).
 """
 
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnP
 
 from alchemint.model.context_parallel import ContextParallel, SegmentLengths
 from alchemint.model.event_attention import Rotary, rotate
+from alchemint.model.interval_gate import IntervalGate, gated_attention
 
 Tensor = torch.Tensor
 
@@ -36,6 +38,7 @@ class Attending(NamedTuple):
 
     lengths: those of the whole sequence. one_way: whether conditions are blind to the video. kept: the conditions' keys
     and values of before, instead of their tokens; keep: whether to return them. context: who makes the same video.
+    gate: what weakens references outside their intervals.
     """
 
     lengths: SegmentLengths
@@ -43,12 +46,13 @@ class Attending(NamedTuple):
     kept: KeysValues | None = None
     keep: bool = False
     context: ContextParallel | None = None
+    gate: IntervalGate | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether it is Wan's own attention, all tokens seeing all."""
         return not (self.one_way and self.lengths.conditions) and self.kept is None and not self.keep \
-            and self.context is None
+            and self.context is None and self.gate is None
 
 
 class AlchemintAttnProcessor(WanAttnProcessor):
@@ -73,12 +77,16 @@ class AlchemintAttnProcessor(WanAttnProcessor):
             query, key, value = (attending.context.to_heads(part, attending.lengths) for part in (query, key, value))
 
         # 2. Attention, for each segment to what it sees
-        num_video = attending.lengths.video
+        num_video, num_conditions = attending.lengths
         seen = (key, value) if attending.kept is None else (
             torch.cat([key, attending.kept.keys], 1), torch.cat([value, attending.kept.values], 1))
-        if attending.one_way and num_video and attending.lengths.conditions:
-            joined = torch.cat([self._attend(query[:, :num_video], *seen),
-                                self._attend(query[:, num_video:], key[:, num_video:], value[:, num_video:])], dim=1)
+        if num_video and (attending.gate is not None or (attending.one_way and num_conditions)):
+            parts = [self._attend(query[:, :num_video], *seen) if attending.gate is None else
+                     gated_attention(query[:, :num_video], *seen, attending.gate, self._attention_backend)]
+            if num_conditions:
+                first = num_video if attending.one_way else 0
+                parts.append(self._attend(query[:, num_video:], key[:, first:], value[:, first:]))
+            joined = torch.cat(parts, dim=1)
         else:
             joined = self._attend(query, *seen)
 

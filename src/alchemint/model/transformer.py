@@ -30,6 +30,7 @@ from alchemint.model.conditions import Events, References, WordTags
 from alchemint.model.context_parallel import ContextParallel, SegmentLengths
 from alchemint.model.encodings import WeropeWeights
 from alchemint.model.event_attention import EVENT_ENCODINGS, EventAttnProcessor, Rotary, event_rotary
+from alchemint.model.interval_gate import IntervalGate, interval_gate
 from alchemint.model.rotary import AlchemintRotaryPosEmbed
 
 Tensor = torch.Tensor
@@ -55,9 +56,10 @@ class EventText(NamedTuple):
 
 
 class EncodedReferences(NamedTuple):
-    """The references of one evaluation, as every block's self-attention sees them."""
+    """The references of one evaluation, as every block's self-attention sees them, and their spans (B, N, 2)."""
 
     blocks: tuple[KeysValues, ...]
+    spans: Tensor
 
 
 class AlchemintTransformerBlock(WanTransformerBlock):
@@ -276,12 +278,16 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,
         encode_only: bool = False,
+        reference_gate: float | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor] | EncodedReferences:
         """Predict the velocity of noisy video latents.
 
         hidden_states: (B, C, T, H, W). timestep: (B,), or (B, T h w) for models with a timestep a token (Wan 2.2 5B),
-        0..1000. encoder_hidden_states: (B, S, text_dim), the prompt. Returns (B, C, T, H, W); with `encode_only` what
-        `encode_references` returns.
+        0..1000. encoder_hidden_states: (B, S, text_dim), the prompt. reference_gate: how much video tokens' logits for
+        references sink outside of the references' intervals (`interval_gate`). Returns (B, C, T, H, W); with
+        `encode_only` what `encode_references` returns.
+
+        Raises ValueError for events where there is no event branch, and for a reference_gate that is none.
         """
         grid = [size // patch for size, patch in zip(hidden_states.shape[2:], self.config.patch_size, strict=True)]
         num_video_tokens = 0 if encode_only else grid[0] * grid[1] * grid[2]
@@ -312,6 +318,8 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         segments = self._segments(timestep, modulation, num_video_tokens) if references is not None else None
         event_text = self._event_text(events, grid) if events is not None else None
 
+        gate = self._gate(encoded or references, grid, reference_gate) if num_video_tokens else None
+
         # 4. Transformer blocks; where several processes make one video, each on its share of the tokens
         lengths = SegmentLengths(num_video_tokens, tokens.shape[1] - num_video_tokens)
         if self.context_parallel is not None:
@@ -320,7 +328,8 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         kept: list[KeysValues] = []
         for number, block in enumerate(self.blocks):
             attending = Attending(lengths, self.config.reference_attention == "one_way",
-                                  encoded.blocks[number] if encoded else None, encode_only, self.context_parallel)
+                                  encoded.blocks[number] if encoded else None, encode_only, self.context_parallel,
+                                  gate)
             arguments = (tokens, prompt, modulation, rotary_emb, segments, event_text, attending)
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 tokens = self._gradient_checkpointing_func(block, *arguments)
@@ -330,7 +339,8 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
                 tokens, keys_values = tokens
                 kept.append(keys_values)
         if encode_only:
-            return EncodedReferences(tuple(kept))
+            assert references is not None
+            return EncodedReferences(tuple(kept), references.spans)
 
         # 5. Project the video tokens out, and put the patches back in their places
         if self.context_parallel is None:
@@ -406,6 +416,13 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
             shared = embedder.time_proj(embedder.act_fn(embedded)).unflatten(-1, (6, -1))
             return Segments(shared.expand(modulation.shape[0], -1, -1), num_video_tokens)
         return Segments(modulation if modulation.ndim == 3 else modulation[:, -1], num_video_tokens)
+
+    def _gate(self, references: References | EncodedReferences | None, grid: list[int],
+              strength: float | None) -> IntervalGate | None:
+        """Return the gate on references outside their intervals, None where nothing is to be gated."""
+        if references is None or not strength:
+            return None
+        return interval_gate(references.spans, (grid[0], grid[1], grid[2]), self.config.num_word_tokens, strength)
 
     def _event_text(self, events: Events, grid: list[int]) -> EventText:
         """Project the events' captions and place them on the time axis."""
