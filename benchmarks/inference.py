@@ -11,7 +11,7 @@ sampling    guided sampling with two references against plain Wan's two passes a
             same with guidance by images in a part of the steps alone
 
 Weights are random; a ratio depends on sizes alone. A row's ratio is the median of the rounds, each of which runs all
-rows of its table one after the other. On a GPU the first table's last column is the share of the rate at which this machine
+rows of its table one after the other. The last column of `forward` is the share of the rate at which this machine
 multiplies matrices.
 """
 
