@@ -2,13 +2,15 @@
 
     python benchmarks/inference.py                                   # small geometry, some minutes on two idle cores
     python benchmarks/inference.py --geometry wan2.1-1.3b            # one GPU: 832 x 480, 81 frames, bfloat16
-    python benchmarks/inference.py --geometry wan2.1-1.3b --layers 1 --steps 10 --rounds 1     # its sizes on a CPU
+    python benchmarks/inference.py --geometry wan2.1-1.3b --layers 1 --rounds 1 --what evaluations   # on a CPU
 
 forward     the AlcheMinT transformer against diffusers' WanTransformer3DModel on as many tokens: without references on
             the same video; with two on a video that is two latent frames longer (without word tags: as many tokens)
 sampling    guided sampling with two references against plain Wan's two passes a step, all steps of a video: chained
             guidance as it is (three evaluations), with references that are blind to the video and encoded once, and the
             same with guidance by images in a part of the steps alone
+
+evaluations the same from single evaluations, where all steps would take too long: their times, and what they sum up to
 
 Weights are random; a ratio depends on sizes alone. A row's ratio is the median of the rounds, each of which runs all
 rows of its table one after the other. The last column of `forward` is the share of the rate at which this machine
@@ -182,6 +184,32 @@ def sampling_table(bench: Bench) -> str:
         for name, times in seconds.items()])
 
 
+def evaluations_table(bench: Bench) -> str:
+    """Measure single evaluations, and sum up what a video takes of them."""
+    num_latents, height, width = bench.shape
+    video, timestep = bench.random(1, 16, num_latents, height, width), torch.tensor([500.0], device=bench.device)
+    prompt = bench.random(1, NUM_PROMPT_TOKENS, 4096, seed=3)
+    full, one_way = bench.ours(), bench.ours(reference_attention="one_way")
+    references = bench.references(full.config.num_word_tokens)
+    plain, seeing, blind, encoding = "plain Wan", "references see the video", "blind to it, encoded", "their encoding"
+    encode = partial(one_way.encode_references, video, prompt, references)
+    seconds = _rounds(bench, {
+        plain: partial(full, video, timestep, prompt), seeing: partial(full, video, timestep, prompt, references),
+        blind: partial(one_way, video, timestep, prompt, encode()), encoding: encode})
+    table = _table(("evaluation", "s", "ratio"), [
+        (name, f"{statistics.median(times):.4g}", _ratio(times, seconds[plain])) for name, times in seconds.items()])
+    ratio = {name: statistics.median(one / other for one, other in zip(times, seconds[plain], strict=True))
+             for name, times in seconds.items()}
+    fractions = [number / bench.num_steps for number in range(bench.num_steps)]
+    rows = [(f"{seeing}, three evaluations", f"{3 * ratio[seeing] / 2:.3f}")]
+    for name, guidance in GUIDANCES.items():
+        branches = [guidance.evaluations(fraction) for fraction in fractions]
+        different = {branch for step in branches for branch in step}
+        total = sum(map(len, branches)) * ratio[blind] + len(different) * ratio[encoding]
+        rows.append((f"blind to it, encoded once, {name}", f"{total / (2 * bench.num_steps):.3f}"))
+    return table + "\n" + _table((f"{bench.num_steps} steps, from these", "ratio to plain Wan's two passes"), rows)
+
+
 def sample(bench: Bench, transformer: AlchemintTransformer3DModel, guidance: Guidance, noise: Tensor,
            references: References | None) -> None:
     """Make a video's latents, one evaluation after the other, by the pipeline's own loop."""
@@ -195,7 +223,7 @@ def sample(bench: Bench, transformer: AlchemintTransformer3DModel, guidance: Gui
         pass
 
 
-TABLES = {"forward": forward_table, "sampling": sampling_table}
+TABLES = {"forward": forward_table, "sampling": sampling_table, "evaluations": evaluations_table}
 
 
 def _rounds(bench: Bench, rows: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
