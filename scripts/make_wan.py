@@ -4,11 +4,8 @@
     python scripts/make_wan.py wan2.2-a14b OUT --layout original
 
 The layout "diffusers" is the folder that WanPipeline.save_pretrained writes, file by file, and from_pretrained reads.
-"original" is the transformer alone, in one file with the names of Wan's own code, as from_single_file reads it; the
-configuration in diffusers' terms, which that needs when it is offline, lies in the folder `transformer` beside it:
-
-    WanTransformer3DModel.from_single_file(f"{OUT}/diffusion_pytorch_model.safetensors", config=OUT,
-                                           subfolder="transformer")
+"original" is the folder that Wan's authors released: the transformer with the names of Wan's own code and config.json
+in its terms, VAE and text encoder as .pth, and the tokenizer. AlchemintPipeline.from_wan reads either.
 
 Every tensor comes of a random generator of its own, seeded by --seed, the component and the tensor's name: the same
 seed gives the same weights in both layouts. They are written as they are drawn, so that memory holds no more than a
@@ -18,6 +15,7 @@ piece of one. The VAE is float32, as on the hub, whatever --dtype says.
 import argparse
 import json
 import math
+import re
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +33,7 @@ from torch import nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from alchemint.training.tokenizer import train_tokenizer
+from alchemint.wan.sizes import LATENTS_MEAN, LATENTS_STD
 
 Tensor = torch.Tensor
 Config = dict[str, Any]
@@ -75,17 +74,7 @@ class Geometry:
 
 WAN_22_VAE = {
     "base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "is_residual": True, "in_channels": 12, "out_channels": 12,
-    "patch_size": 2, "scale_factor_spatial": 16,
-    "latents_mean": [
-        -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
-        0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
-        -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649, 0.0117, 0.0723,
-        -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667],
-    "latents_std": [
-        0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901,
-        0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
-        0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944,
-        0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744],
+    "patch_size": 2, "scale_factor_spatial": 16, "latents_mean": LATENTS_MEAN, "latents_std": LATENTS_STD,
 }
 UMT5_XXL = {"vocab_size": 256384, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
 TINY_TEXT_ENCODER = {"d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 2}
@@ -107,6 +96,7 @@ GEOMETRIES = {
     "wan2.2-5b": Geometry(_wan(24, 30, 14336, 48), WAN_22_VAE, UMT5_XXL, flow_shift=5.0, expand_timesteps=True),
     "wan2.2-a14b": Geometry(_wan(40, 40, 13824), text_encoder=UMT5_XXL, boundary_ratio=0.875),
     "tiny": Geometry(_tiny(), TINY_VAE),
+    "tiny-14b": Geometry({**_tiny(), "num_attention_heads": 4, "num_layers": 3}, TINY_VAE),
     "tiny-5b": Geometry(_tiny(48), {**WAN_22_VAE, **TINY_VAE}, flow_shift=5.0, expand_timesteps=True),
     "tiny-a14b": Geometry(_tiny(), TINY_VAE, boundary_ratio=0.875),
 }
@@ -192,14 +182,16 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], draw_one: Draw,
                 file.write(piece.view(torch.uint8).numpy().tobytes())
 
 
-def write_shards(folder: Path, stem: str, tensors: Mapping[str, Tensor], draw_one: Draw) -> None:
+def write_shards(folder: Path, stem: str, tensors: Mapping[str, Tensor], draw_one: Draw,
+                 stored_name: Callable[[str], str] = str) -> None:
     """Write `tensors` as diffusers' and transformers' save_pretrained do: one file, or several with an index."""
     split = split_torch_state_dict_into_shards(dict(tensors), filename_pattern=stem + "{suffix}.safetensors",
                                                max_shard_size=SHARD_SIZE)
     for file, names in split.filename_to_tensors.items():
-        write_safetensors(folder / file, {name: tensors[name] for name in names}, draw_one)
+        write_safetensors(folder / file, {name: tensors[name] for name in names}, draw_one, stored_name)
     if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        places = {stored_name(name): file for name, file in split.tensor_to_filename.items()}
+        index = {"metadata": split.metadata, "weight_map": places}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
         (folder / f"{stem}.safetensors.index.json").write_text(text, encoding="utf-8")
 
@@ -250,19 +242,85 @@ def original_name(name: str) -> str:
     return name
 
 
+ORIGINAL_VAE_NAMES = {
+    r"^quant_conv\.": "conv1.", r"^post_quant_conv\.": "conv2.", r"\.conv_in\.": ".conv1.", r"\.norm_out\.": ".head.0.",
+    r"\.conv_out\.": ".head.2.", r"\.mid_block\.resnets\.0\.": ".middle.0.",
+    r"\.mid_block\.attentions\.0\.": ".middle.1.",
+    r"\.mid_block\.resnets\.1\.": ".middle.2.", r"\.down_blocks\.": ".downsamples.", r"\.up_blocks\.": ".upsamples.",
+    r"\.norm1\.": ".residual.0.", r"\.norm2\.": ".residual.3.", r"\.conv_shortcut\.": ".shortcut.",
+    # Only in a residual block, whose place is a number; the convolutions at the ends have none before them.
+    r"\.(\d+)\.conv1\.": r".\1.residual.2.", r"\.(\d+)\.conv2\.": r".\1.residual.6.",
+}
+"""diffusers' parts of the VAE's names, as patterns, and what Wan's own code calls them."""
+
+
+def original_vae_name(name: str, num_res_blocks: int, is_residual: bool) -> str:
+    """Return what Wan's own code calls diffusers' tensor `name` of a VAE.
+
+    A level of the decoder is num_res_blocks + 1 blocks and a sampler: nested in Wan 2.2's VAE, in one list in 2.1's.
+    """
+    for ours, theirs in ORIGINAL_VAE_NAMES.items():
+        name = re.sub(ours, theirs, name)
+    num_blocks = {"down": num_res_blocks, "up": num_res_blocks + 1}
+    if is_residual:
+        name = re.sub(r"\.(down|up)sampler\.", lambda match: f".{match[1]}samples.{num_blocks[match[1]]}.", name)
+        return re.sub(r"\.(down|up)samples\.(\d+)\.resnets\.", r".\1samples.\2.\1samples.", name)
+    name = name.replace(".upsamplers.0.", f".resnets.{num_blocks['up']}.")
+    return re.sub(r"\.upsamples\.(\d+)\.resnets\.(\d+)\.", lambda match: ".upsamples.{}.".format(
+        int(match[1]) * (num_blocks["up"] + 1) + int(match[2])), name)
+
+
+ORIGINAL_TEXT_NAMES = {
+    "shared.": "token_embedding.", "encoder.final_layer_norm.": "norm.", "encoder.block.": "blocks.",
+    "layer.0.layer_norm.": "norm1.", "layer.1.layer_norm.": "norm2.",
+    "layer.0.SelfAttention.relative_attention_bias.": "pos_embedding.embedding.", "layer.0.SelfAttention.": "attn.",
+    "layer.1.DenseReluDense.wi_0.": "ffn.gate.0.", "layer.1.DenseReluDense.wi_1.": "ffn.fc1.",
+    "layer.1.DenseReluDense.wo.": "ffn.fc2.",
+}
+"""transformers' parts of the text encoder's names, and what Wan's own code calls them."""
+
+
+def original_text_name(name: str) -> str:
+    """Return what Wan's own code calls transformers' tensor `name` of the text encoder."""
+    for ours, theirs in ORIGINAL_TEXT_NAMES.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def original_config(config: Mapping[str, Any], kind: str) -> Config:
+    """Return a transformer's config in Wan's own terms; the width of texts only where it isn't that of all of Wan's."""
+    sizes = {"_class_name": "WanModel", "_diffusers_version": "0.30.0", "model_type": kind,
+             "dim": config["num_attention_heads"] * config["attention_head_dim"], "eps": config["eps"],
+             "ffn_dim": config["ffn_dim"], "freq_dim": config["freq_dim"], "in_dim": config["in_channels"],
+             "num_heads": config["num_attention_heads"], "num_layers": config["num_layers"],
+             "out_dim": config["out_channels"], "text_len": 512}
+    return sizes if config["text_dim"] == 4096 else {**sizes, "text_dim": config["text_dim"]}
+
+
 def write_original(folder: Path, pipe: WanPipeline, dtype: torch.dtype, seed: int) -> None:
-    """Write the transformer in one file with Wan's own names; two in Wan 2.2's folders for high and low noise."""
-    transformers = _transformers(weights_of(pipe, dtype))
+    """Write a folder as released; two transformers lie in Wan 2.2's folders for high and low noise."""
+    weights = weights_of(pipe, dtype)
+    transformers = [name for name in ("transformer", "transformer_2") if name in weights]
     places = [folder] if len(transformers) == 1 else [folder / "high_noise_model", folder / "low_noise_model"]
-    for place, (component, tensors) in zip(places, transformers.items(), strict=True):
+    for place, component in zip(places, transformers, strict=True):
         place.mkdir(exist_ok=True)
-        pipe.components[component].save_config(folder / component)
-        write_safetensors(place / "diffusion_pytorch_model.safetensors", tensors, partial(draw, seed, component),
-                          original_name)
+        config = original_config(pipe.components[component].config, "ti2v" if pipe.config.expand_timesteps else "t2v")
+        (place / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_shards(place, "diffusion_pytorch_model", weights[component], partial(draw, seed, component),
+                     original_name)
+    vae = pipe.vae.config
+    in_vae = partial(original_vae_name, num_res_blocks=vae.num_res_blocks, is_residual=vae.is_residual)
+    write_pth(folder / ("Wan2.2_VAE.pth" if vae.is_residual else "Wan2.1_VAE.pth"), weights["vae"],
+              partial(draw, seed, "vae"), in_vae)
+    write_pth(folder / "models_t5_umt5-xxl-enc-bf16.pth", weights["text_encoder"], partial(draw, seed, "text_encoder"),
+              original_text_name)
+    pipe.tokenizer.save_pretrained(folder / "google" / "umt5-xxl")
 
 
-def _transformers(weights: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-    return {component: weights[component] for component in ("transformer", "transformer_2") if component in weights}
+def write_pth(path: Path, tensors: Mapping[str, Tensor], draw_one: Draw, stored_name: Callable[[str], str]) -> None:
+    """Write PyTorch's own kind of file, which takes all tensors at once."""
+    torch.save({stored_name(name): torch.cat(list(draw_one(name, tensor))).view(tensor.shape)
+                for name, tensor in tensors.items()}, path)
 
 
 LAYOUTS = {"diffusers": write_diffusers, "original": write_original}
@@ -279,8 +337,7 @@ def make(geometry: str, folder: Path, tiny_text_encoder: bool = False, dtype: to
     pipe = build(GEOMETRIES[geometry], tiny_text_encoder, dtype)
     folder.parent.mkdir(parents=True, exist_ok=True)
     weights = weights_of(pipe, dtype)
-    written = weights if layout == "diffusers" else _transformers(weights)
-    needed = sum(tensor.nbytes for tensors in written.values() for tensor in tensors.values())
+    needed = sum(tensor.nbytes for tensors in weights.values() for tensor in tensors.values())
     free = shutil.disk_usage(folder.parent).free
     if free < needed:
         raise ValueError(f"{geometry} in {dtype} takes {needed / 1e9:.1f} GB, but the disk of {folder.parent} has "

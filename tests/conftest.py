@@ -104,10 +104,11 @@ def folder_of(make_wan: ModuleType, tmp_path_factory: pytest.TempPathFactory) ->
     """A function that gives the folder of a geometry of scripts/make_wan.py, a plain Wan pipeline, written once."""
     root = tmp_path_factory.mktemp("wan")
 
-    def folder(geometry: str, dtype: str = "float32") -> Path:
-        if not (root / dtype / geometry).exists():
-            make_wan.make(geometry, root / dtype / geometry, dtype=make_wan.DTYPES[dtype])
-        return root / dtype / geometry
+    def folder(geometry: str, dtype: str = "float32", layout: str = "diffusers") -> Path:
+        path = root / layout / dtype / geometry
+        if not path.exists():
+            make_wan.make(geometry, path, dtype=make_wan.DTYPES[dtype], layout=layout)
+        return path
 
     return folder
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from alchemint.model.transformer import AlchemintTransformer3DModel
 
-TINY = ["tiny", "tiny-5b", "tiny-a14b"]
+TINY = ["tiny", "tiny-14b", "tiny-5b", "tiny-a14b"]
 
 
 @pytest.fixture
@@ -136,18 +136,28 @@ def test_norms_are_one_and_biases_zero(folder_of: Callable[[str], Path]) -> None
 
 @pytest.mark.parametrize("geometry", TINY)
 def test_the_original_layout_holds_the_same_weights(
-    make_wan: ModuleType, folder_of: Callable[[str], Path], warnings: list[str], tmp_path: Path, geometry: str
+    folder_of: Callable[..., Path], warnings: list[str], geometry: str
 ) -> None:
-    folder = tmp_path / "original"
-    make_wan.make(geometry, folder, dtype=torch.float32, layout="original")
-    files = sorted(folder.rglob("*.safetensors"))
+    files = sorted(folder_of(geometry, layout="original").rglob("*.safetensors"))
     assert len(files) == (2 if geometry == "tiny-a14b" else 1)
     for path, component in zip(files, ("transformer", "transformer_2"), strict=False):
-        model = WanTransformer3DModel.from_single_file(str(path), config=str(folder), subfolder=component)
+        model = WanTransformer3DModel.from_single_file(str(path), config=str(folder_of(geometry)), subfolder=component)
         theirs = WanTransformer3DModel.from_pretrained(folder_of(geometry), subfolder=component).state_dict()
         assert model.state_dict().keys() == theirs.keys()
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in model.state_dict().items())
     assert warnings == []
+
+
+@pytest.mark.parametrize(("geometry", "files"), [
+    ("tiny", ["Wan2.1_VAE.pth", "config.json", "diffusion_pytorch_model.safetensors"]),
+    ("tiny-5b", ["Wan2.2_VAE.pth", "config.json", "diffusion_pytorch_model.safetensors"]),
+    ("tiny-a14b", ["Wan2.1_VAE.pth", "high_noise_model", "low_noise_model"])])
+def test_the_original_layout_has_the_files_of_a_release(
+    folder_of: Callable[..., Path], geometry: str, files: list[str]
+) -> None:
+    folder = folder_of(geometry, layout="original")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [*files, "google", "models_t5_umt5-xxl-enc-bf16.pth"])
 
 
 def test_original_names_are_those_of_wans_code(make_wan: ModuleType) -> None:

@@ -1,6 +1,7 @@
 """Image and video files: what is read rightly, what is refused, and that nothing half-written stays."""
 
 import zlib
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -81,12 +82,38 @@ def test_x264_runs_without_what_makes_its_files_differ(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("frames", "message"), [
     (np.zeros((2, 31, 32, 3), np.uint8), "odd side"),
     (np.zeros((2, 32, 32, 3), np.float32), "must be uint8"),
-    (np.zeros((0, 32, 32, 3), np.uint8), "must be uint8 of shape"),
+    (np.zeros((0, 32, 32, 3), np.uint8), "at least one frame"),
     (np.zeros((2, 32, 32), np.uint8), "must be uint8 of shape"),
 ])
 def test_a_video_that_cannot_be_written_is_refused(tmp_path: Path, frames: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         media.write_video(tmp_path / "a.mp4", frames, fps=8)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_may_come_one_by_one(tmp_path: Path) -> None:
+    frames = stripes(33)
+    media.write_video(tmp_path / "whole.mp4", frames, fps=8)
+    media.write_video(tmp_path / "streamed.mp4", (frame for frame in frames), fps=8)
+    assert (tmp_path / "streamed.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(("fault", "num_frames"), [
+    (KeyboardInterrupt(), 0), (KeyboardInterrupt(), 1), (SystemExit(143), 50), (ValueError("a fault"), 50)])
+def test_frames_that_break_off_leave_no_file(tmp_path: Path, fault: BaseException, num_frames: int) -> None:
+    def frames() -> Iterator[np.ndarray]:
+        yield from stripes(num_frames)
+        raise fault
+
+    with pytest.raises(type(fault)):
+        media.write_video(tmp_path / "a.mp4", frames(), fps=8)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_of_several_sizes_are_refused(tmp_path: Path) -> None:
+    sizes = (np.zeros((32, width, 3), np.uint8) for width in (32, 32, 64))
+    with pytest.raises(ValueError, match=r"frame 2 of a video is uint8 of \(32, 64, 3\), but the first"):
+        media.write_video(tmp_path / "a.mp4", sizes, fps=8)
     assert list(tmp_path.iterdir()) == []
 
 

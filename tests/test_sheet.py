@@ -57,6 +57,15 @@ def test_a_bar_lies_under_the_frames_that_its_subject_is_in(frames: np.ndarray) 
             assert outside <= (centre not in bar)
 
 
+def test_a_sheet_needs_only_the_frames_that_it_shows(frames: np.ndarray) -> None:
+    numbers = sheet.shown_frames(NUM_FRAMES)
+    assert (numbers[0], numbers[-1], len(numbers)) == (0, NUM_FRAMES - 1, 9)
+    stills = {number: frames[number] for number in numbers}
+    bars = sheet.bars_of(storyboard())
+    assert np.array_equal(np.asarray(sheet.sheet_of_stills(stills, FPS, bars, "title")),
+                          np.asarray(sheet.contact_sheet(frames, FPS, bars, "title")))
+
+
 @pytest.mark.parametrize(("num_columns", "expected"), [(1, 1), (9, 9), (40, NUM_FRAMES)])
 def test_frames_are_chosen_evenly_from_first_to_last(frames: np.ndarray, num_columns: int, expected: int) -> None:
     page = sheet.contact_sheet(frames, FPS, num_columns=num_columns)

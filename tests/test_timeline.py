@@ -16,8 +16,9 @@ FPS = st.sampled_from([6.0, 8.0, 16.0, 24.0, 30000 / 1001])
 def test_frames_in_agrees_with_a_loop_over_frames(num_frames: int, fps: float, one: float, other: float) -> None:
     duration = timeline.duration_s(num_frames, fps)
     start, end = sorted((one * duration, other * duration))
+    slack = 1e-6 / fps
     shown = [frame for frame in range(num_frames)
-             if start - 1e-9 <= frame / fps < end - 1e-9 or (frame == num_frames - 1 and end >= duration - 1e-9)]
+             if start - slack <= frame / fps < end - slack or (frame == num_frames - 1 and end >= duration - slack)]
     assert timeline.frames_in((start, end), fps, num_frames) == ((shown[0], shown[-1]) if shown else None)
 
 
@@ -69,6 +70,41 @@ def test_an_interval_between_two_frames_is_refused() -> None:
 def test_a_span_reaches_from_the_first_to_the_last_frame() -> None:
     assert timeline.latent_span_of((0.0, 4.0), 6.0, 25) == (0.0, 6.375)
     assert timeline.latent_span_of((0.5, 3.0), 6.0, 25) == (timeline.tau(3), timeline.tau(17))
+
+
+@given(FRAME_COUNTS, st.integers(1, 20).map(lambda k: 4 * k + 1), st.data())
+def test_windows_cover_a_video_and_share_what_is_asked(num_frames: int, window: int, data: st.DataObject) -> None:
+    num_shared = data.draw(st.integers(0, (window - 5) // 4)) * 4 + 1
+    places = timeline.windows(num_frames, window, num_shared)
+    assert {frame for first, last in places for frame in range(first, last + 1)} == set(range(num_frames))
+    assert places[0][0] == 0
+    assert places[-1][1] == num_frames - 1
+    shared = [len(set(range(before[0], before[1] + 1)) & set(range(after[0], after[1] + 1)))
+              for before, after in pairwise(places)]
+    assert all(count == num_shared for count in shared[:-1])
+    assert all(count >= num_shared and timeline.is_valid_num_frames(count) for count in shared)
+    assert {last - first + 1 for first, last in places} == {min(window, num_frames)}
+    assert len(set(places)) == len(places)
+
+
+@pytest.mark.parametrize(("window", "num_shared"), [(81, 9), (25, 9), (17, 5), (9, 1), (5, 1)])
+def test_windows_share_three_latents_unless_told_otherwise(window: int, num_shared: int) -> None:
+    assert timeline.num_shared_frames(None, window, 16.0) == num_shared
+
+
+def test_an_overlap_is_seconds_from_the_first_shared_frame_to_the_last() -> None:
+    assert timeline.num_shared_frames(0.5, 81, 16.0) == 9
+    assert timeline.num_shared_frames(0.0, 81, 16.0) == 1
+    assert timeline.num_shared_frames(4.75, 81, 16.0) == 77
+    with pytest.raises(ValueError, match=r"overlap 0\.6 s .* use 0\.5 s \(9 frames\) or 0\.75 s \(13 frames\)"):
+        timeline.num_shared_frames(0.6, 81, 16.0)
+    for overlap_s in (-0.25, 5.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=r"must be within 0 \.\. 4\.75 s"):
+            timeline.num_shared_frames(overlap_s, 81, 16.0)
+
+
+def test_an_interval_of_the_last_frame_alone_is_not_empty() -> None:
+    assert timeline.seconds_of((24, 24), 6.0, 25) == (23.5 / 6, 4.0)
 
 
 @given(st.integers(0, 9), st.integers(1, 60), FPS, FPS)

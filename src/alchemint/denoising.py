@@ -42,6 +42,18 @@ class Expert(NamedTuple):
     from_timestep: float
 
 
+class Moment(NamedTuple):
+    """Which step it is, from 0, and of how many."""
+
+    number: int
+    num_steps: int
+
+    @property
+    def fraction(self) -> float:
+        """The part of the steps that is done."""
+        return self.number / self.num_steps
+
+
 @dataclass(frozen=True)
 class Evaluating:
     """How a step's evaluations are run.
@@ -73,7 +85,7 @@ class GuidedVelocity:
         self._conditions = conditions
         self._evaluating = evaluating
         self._encoded: dict[tuple[Branch, ...], EncodedReferences] = {}
-        self._last: Expert | None = None
+        self._last: tuple[Expert, list[Branch]] | None = None
 
     @property
     def expand_timesteps(self) -> bool:
@@ -84,40 +96,52 @@ class GuidedVelocity:
         """Return the transformer that a timestep (0..1000) is for."""
         return next(expert for expert in self._experts if timestep >= expert.from_timestep)
 
-    def __call__(self, sample: Tensor, timestep: Tensor, fraction: float, num_known: int = 0) -> Tensor:
+    def __call__(self, sample: Tensor, timestep: Tensor, moment: Moment, num_known: int = 0) -> Tensor:
         """Evaluate the branches that guidance needs now, and combine them, in float32.
 
         sample: (batch, C, T, H, W), of which the first `num_known` latent frames are known. timestep: a scalar,
-        0..1000. fraction: the part of the steps that is done.
+        0..1000. moment: which of the steps it is.
         """
         expert = self.expert_for(float(timestep))
-        if expert is not self._last:
-            self._encoded.clear()
-            self._last = expert
-        weights = expert.guidance.weights(fraction, self._conditions[True, True].references is not None)
+        weights = expert.guidance.weights(moment.fraction, self._conditions[True, True].references is not None)
+        self._begin(expert, list(weights))
         timestep = self._expanded(sample, timestep, num_known)
         group = self._evaluating.group
         if group is None:
-            return combine(self._velocities(expert.transformer, list(weights), sample, timestep), weights)
+            return combine(self._velocities(expert.transformer, list(weights), sample, timestep, moment), weights)
         mine = list(weights)[distributed.get_rank(group)::distributed.get_world_size(group)]
-        velocities = self._velocities(expert.transformer, mine, sample, timestep)
+        velocities = self._velocities(expert.transformer, mine, sample, timestep, moment)
         total = combine(velocities, {branch: weights[branch] for branch in mine}) if mine else torch.zeros_like(
             sample, dtype=torch.float32)
         distributed.all_reduce(total, group=group)
         return total
 
+    def _begin(self, expert: Expert, branches: list[Branch]) -> None:
+        """Forget what was kept of steps with another transformer or other branches.
+
+        Step caches hold what a branch was at the last step; one that pauses and returns must not find what it was long
+        ago.
+        """
+        if self._last is not None and self._last[0] is not expert:
+            self._encoded.clear()
+        if self._last is None or self._last[0] is not expert or self._last[1] != branches:
+            for each in self._experts:
+                each.transformer._reset_stateful_cache()
+        self._last = expert, branches
+
     def _velocities(self, transformer: AlchemintTransformer3DModel, branches: list[Branch], sample: Tensor,
-                    timestep: Tensor) -> dict[Branch, Tensor]:
+                    timestep: Tensor, moment: Moment) -> dict[Branch, Tensor]:
         if not self._evaluating.batched:
-            return {branch: self._evaluate(transformer, (branch,), sample, timestep) for branch in branches}
+            return {branch: self._evaluate(transformer, (branch,), sample, timestep, moment) for branch in branches}
         if not branches:
             return {}
         times = torch.cat([timestep] * len(branches))
-        velocity = self._evaluate(transformer, tuple(branches), torch.cat([sample] * len(branches)), times)
+        velocity = self._evaluate(transformer, tuple(branches), torch.cat([sample] * len(branches)), times,
+                                  moment)
         return dict(zip(branches, velocity.chunk(len(branches)), strict=True))
 
     def _evaluate(self, transformer: AlchemintTransformer3DModel, branches: tuple[Branch, ...], sample: Tensor,
-                  timestep: Tensor) -> Tensor:
+                  timestep: Tensor, moment: Moment) -> Tensor:
         """Evaluate the transformer once; the branches' names keep step caches of different ones apart."""
         conditions = _stack([self._conditions[branch] for branch in branches])
         name = ", ".join(f"images={images} text={text}" for images, text in branches)
@@ -129,7 +153,7 @@ class GuidedVelocity:
                     self._encoded[branches] = transformer.encode_references(
                         sample, conditions.prompt_embeds, conditions.references, kwargs)
             references = self._encoded[branches]
-        with transformer.cache_context(name):
+        with transformer.cache_context(name, step_index=moment.number, num_inference_steps=moment.num_steps):
             return transformer(sample, timestep, conditions.prompt_embeds, references, conditions.events,
                                attention_kwargs=kwargs, return_dict=False,
                                reference_gate=self._evaluating.reference_gate)[0].float()
@@ -161,7 +185,7 @@ def steps(scheduler: FlowMatchEulerDiscreteScheduler, velocity: GuidedVelocity, 
         if known is not None:
             sigma = 0.0 if velocity.expand_timesteps else float(scheduler.sigmas[number])
             sample = _with_known(sample, known, noise, sigma)
-        predicted = velocity(sample, timestep, number / num_steps, num_known)
+        predicted = velocity(sample, timestep, Moment(number, num_steps), num_known)
         sample = scheduler.step(predicted, timestep, sample, return_dict=False)[0]
         if known is not None and number == num_steps - 1:
             sample = _with_known(sample, known, noise, 0.0)

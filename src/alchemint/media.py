@@ -6,9 +6,10 @@ Shapes: an image is (height, width, 3), a video (frames, height, width, 3), both
 import os
 import secrets
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -154,16 +155,21 @@ def write_image(path: str | os.PathLike[str], image: Image.Image | np.ndarray) -
         (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(partial)
 
 
-def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float, crf: int = 12) -> None:
-    """Write frames (frames, height, width, 3) as H.264 that browsers play (yuv420p, BT.709), whole or not at all.
+def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps: float, crf: int = 12) -> None:
+    """Write frames (height, width, 3) as H.264 that browsers play (yuv420p, BT.709), whole or not at all.
 
-    `crf` is x264's quality, 0 (lossless) to 51 (worst). Raises ValueError for an empty video, for one that is not uint8
-    RGB, and for an odd width or height, which yuv420p cannot hold.
+    `frames` is an array of them or whatever yields them one by one: none is kept, however long the video. `crf` is
+    x264's quality, 0 (lossless) to 51 (worst). Raises ValueError for an empty video, for frames that are not uint8 RGB
+    of one size, and for an odd width or height, which yuv420p cannot hold.
     """
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
-        raise ValueError(f"a video must be uint8 of shape (frames, height, width, 3), not {frames.dtype} of "
-                         f"{frames.shape}; convert it")
-    height, width = frames.shape[1:3]
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError("a video must have at least one frame, but there is none; give some")
+    if first.ndim != 3 or first.shape[-1] != 3 or first.dtype != np.uint8:
+        raise ValueError(f"a video's frames must be uint8 of shape (height, width, 3), not {first.dtype} of "
+                         f"{first.shape}; convert them")
+    height, width = first.shape[:2]
     if height % 2 or width % 2:
         raise ValueError(f"video size {width} x {height} has an odd side, which H.264 in yuv420p cannot hold; "
                          "pad or crop it to even sides")
@@ -174,7 +180,10 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float, cr
         stream.codec_context.color_primaries = ColorPrimaries.BT709
         stream.codec_context.color_trc = ColorTrc.BT709
         stream.codec_context.color_range = ColorRange.MPEG
-        for frame in frames:
+        for number, frame in enumerate(chain([first], frames)):
+            if (frame.shape, frame.dtype) != (first.shape, first.dtype):
+                raise ValueError(f"frame {number} of a video is {frame.dtype} of {frame.shape}, but the first is "
+                                 f"{first.dtype} of {first.shape}; make all alike")
             rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             file.mux(stream.encode(rgb.reformat(
                 format="yuv420p", dst_colorspace=Colorspace.ITU709,

@@ -1,4 +1,4 @@
-"""What a pipeline folder says of itself in its JSON files; read without loading torch or any weights."""
+"""What a model says of itself in its JSON files; read without loading torch or any weights."""
 
 import json
 from collections.abc import Mapping
@@ -6,16 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from alchemint.storyboard import Defaults
+from alchemint.wan import layout
 
 PIPELINE_CLASS = "AlchemintPipeline"
 
 
-def read_defaults(folder: str | Path) -> tuple[Defaults, dict[str, Any]]:
-    """Return a pipeline folder's defaults and its transformer's config.
+def read_defaults(folder: str | Path, base: str | Path | None = None) -> tuple[Defaults, dict[str, Any]]:
+    """Return a model's defaults and its transformer's config.
 
-    Raises ValueError when the folder holds no AlcheMinT pipeline.
+    folder: a pipeline of ours, or a plain Wan in either layout; with `base`, a transformer alone, a file or a folder,
+    and the Wan that has the rest. A plain Wan's config comes with our options' defaults. Raises ValueError where there
+    is no such model.
     """
     folder = Path(folder)
+    if base is not None or layout.is_wan(folder):
+        found = layout.find(folder, None if base is None else Path(base))
+        vae = {"scale_factor_spatial": 16 if found.is_high_compression else 8}
+        return defaults_of(found.pipeline_config, vae, found.transformer_config), found.transformer_config
     try:
         pipeline, vae, transformer = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (
             "model_index.json", "vae/config.json", "transformer/config.json"))
@@ -24,13 +31,16 @@ def read_defaults(folder: str | Path) -> tuple[Defaults, dict[str, Any]]:
                          "vae and transformer") from error
     if pipeline.get("_class_name") != PIPELINE_CLASS:
         raise ValueError(f'{folder} holds a {pipeline.get("_class_name", "pipeline of unknown kind")}, '
-                         f"but an {PIPELINE_CLASS} is needed")
+                         f"but an {PIPELINE_CLASS} or a text-to-video WanPipeline is needed")
     return defaults_of(pipeline, vae, transformer), transformer
 
 
-def read_guidance(folder: str | Path) -> dict[str, Any]:
-    """Return the values of guidance that a pipeline folder names as its model's own, by name."""
-    index = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
+def read_guidance(folder: str | Path, base: str | Path | None = None) -> dict[str, Any]:
+    """Return the values of guidance that a model names as its own, by name."""
+    folder = Path(folder)
+    if base is not None or layout.is_wan(folder):
+        return layout.find(folder, None if base is None else Path(base)).guidance
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     guidance: dict[str, Any] = index.get("guidance") or {}
     return guidance
 

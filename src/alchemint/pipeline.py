@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,9 @@ from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 from PIL import Image
+from torch import distributed
 from torch.distributed import ProcessGroup
+from torch.distributed.device_mesh import init_device_mesh
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from alchemint import media, timeline
@@ -30,6 +33,7 @@ from alchemint.diffusion.flow import NUM_TRAIN_TIMESTEPS
 from alchemint.diffusion.guidance import Branch, Guidance
 from alchemint.model import text
 from alchemint.model.conditions import Events, References, pad_events
+from alchemint.model.context_parallel import ContextParallel
 from alchemint.model.latents import as_pixels, decode_video, encode_images
 from alchemint.model.transformer import AlchemintTransformer3DModel
 from alchemint.model_folder import defaults_of
@@ -102,7 +106,25 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self._interrupt = False
         self._num_timesteps = 0
         self._guidance = Guidance(**self.config.guidance)
+        self._is_parallel = False
         self._branch_group: ProcessGroup | None = None
+
+    @classmethod
+    def from_wan(cls, source: str | PathLike[str], base: str | PathLike[str] | None = None,
+                 dtype: torch.dtype = torch.float32, shift: float | None = None,
+                 **transformer_options: Any) -> "AlchemintPipeline":
+        """Build a pipeline of a plain Wan, text-to-video, 2.1 or 2.2; its new modules are untrained, of which it warns.
+
+        source: a folder or a name on the hub, in diffusers' layout or as released; or a transformer alone, a file or a
+        folder, Wan's, Phantom's or a trained one of ours, with `base`, the Wan that supplies the rest. dtype: of
+        transformer and text encoder; the VAE is float32. shift: of the sampling times, the Wan's own when None. The
+        other options are an AlchemintTransformer3DModel's.
+
+        Raises ValueError for what is missing, broken or of another kind.
+        """
+        from alchemint.wan.loading import load_parts
+
+        return cls(**load_parts(source, base, dtype, shift, transformer_options))
 
     @property
     def defaults(self) -> Defaults:
@@ -175,7 +197,11 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         batches = _batches_of_equal_shape(boards)
         self._num_timesteps = num_inference_steps * len(batches)
         noise = self._noise(boards, generator, latents)
+        if self._is_parallel:
+            distributed.broadcast(noise, src=0)
         known = self._known(known_latents, noise)
+        if self._is_parallel and known is not None:
+            distributed.broadcast(known, src=0)
         denoised = noise.clone()
 
         with self.progress_bar(total=self._num_timesteps) as progress:
@@ -183,9 +209,6 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 if self.interrupt:
                     break
                 velocity = GuidedVelocity(experts, self._encode([boards[row] for row in rows]), evaluating)
-                # What step caches hold is of another batch, or of a call that failed.
-                for transformer in self.transformers:
-                    transformer._reset_stateful_cache()
                 beginning = None if known is None else known[rows]
                 for step in steps(self.scheduler, velocity, noise[rows], num_inference_steps, beginning):
                     if callback_on_step_end is not None:
@@ -194,17 +217,51 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                         step.sample = (changed or {}).get("latents", step.sample)
                     denoised[rows] = step.sample
                     progress.update()
-                    if self._interrupt:
+                    if self._interrupt_all():
                         break
 
         frames: Any = denoised
         if output_type != "latent":
-            video = torch.cat([decode_video(self.vae, latent) for latent in denoised.split(1)])
+            video = self._decode(denoised)
             frames = self._video_processor.postprocess_video(video.float(), output_type=output_type)
         self.maybe_free_model_hooks()
         return AlchemintPipelineOutput(frames=frames) if return_dict else (frames,)
 
+    def parallelise(self, context: int = 1, branches: int = 1) -> None:
+        """Make each video together with the other processes of torch.distributed, all of which make the same calls.
+
+        context: processes that share the tokens of one evaluation. branches: such groups that divide guidance's
+        evaluations among themselves. Noise and known latents are the first process's. All have the latents in the
+        end, but only the first decodes them: the frames of the others are grey. What callbacks change, they have to
+        change in all alike; one that sets `_interrupt` in any process ends the call in all.
+
+        Raises ValueError when there are not context x branches processes, or the heads can't be shared.
+        """
+        count = distributed.get_world_size() if distributed.is_initialized() else 1
+        if count != context * branches:
+            raise ValueError(f"{branches} x {context} processes (branches x context) are needed, but there "
+                             f"{'is' if count == 1 else 'are'} {count}; start as many with torchrun --nproc-per-node")
+        self._is_parallel = count > 1
+        self._branch_group = None
+        if not self._is_parallel:
+            return
+        mesh = init_device_mesh(self._execution_device.type, (branches, context),
+                                mesh_dim_names=("branches", "context"))
+        if branches > 1:
+            self._branch_group = mesh.get_group("branches")
+        if context > 1:
+            for transformer in self.transformers:
+                transformer.parallelise(ContextParallel(mesh.get_group("context")))
+
     # The steps of a call, in order.
+
+    def _interrupt_all(self) -> bool:
+        """Return whether the call is to end, which one process decides for all."""
+        if self._is_parallel:
+            wish = torch.tensor(float(self._interrupt), device=self._execution_device)
+            distributed.all_reduce(wish)
+            self._interrupt = bool(wish)
+        return self._interrupt
 
     def _experts(self, guidance_2: Guidance) -> list[Expert]:
         """Return the transformers with their guidance, from the highest timesteps down."""
@@ -270,12 +327,14 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def _references(self, boards: list[Storyboard]) -> References | None:
         """Encode the reference images: a group of tokens for each subject's view and interval."""
         first = boards[0]
-        if not first.subjects:
+        if not any(subject.appears for subject in first.subjects):
             return None
         assert first.width and first.height and first.fps and first.num_frames
         latents, spans, indices, words = [], [], [], []
         for board in boards:
             for index, subject in enumerate(board.subjects):
+                if not subject.appears:  # in a window of a long video in which it is not on screen
+                    continue
                 canvases = [media.reference_canvas(media.open_image(image), first.width, first.height,
                                                    self.config.canvas_share)
                             for image in subject.images]
@@ -318,12 +377,24 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     def _embed(self, texts: list[str], max_tokens: int) -> tuple[Tensor, Tensor]:
         """Return embeddings (texts, max_tokens, text_dim) and mask; a text that has to be cut is warned of."""
+        if not max_tokens:  # a model without word tags
+            empty = torch.zeros(len(texts), 0, self.transformer.config.text_dim, device=self._execution_device)
+            return empty.to(self.transformer.dtype), empty[..., 0].bool()
         texts = [prompt_clean(part) for part in texts]
         for part in dict.fromkeys(texts):
             if (length := len(self.tokenizer(part).input_ids)) > max_tokens:
                 logger.warning(f'"{part}" has {length} tokens, of which the model reads {max_tokens}: its end is cut')
         ids, mask = text.tokenize(self.tokenizer, texts, max_tokens, self._execution_device)
         return text.embed(self.text_encoder, ids, mask).to(self.transformer.dtype), mask
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Return videos (batch, 3, frames, height, width) in -1..1; grey ones where another process decodes them."""
+        if self._is_parallel and distributed.get_rank() > 0:
+            ratio = self.vae.config.scale_factor_spatial
+            num_frames = 1 + (latents.shape[2] - 1) * timeline.TEMPORAL_STRIDE
+            height, width = (size * ratio for size in latents.shape[3:])
+            return latents.new_zeros(1).expand(len(latents), 3, num_frames, height, width)
+        return torch.cat([decode_video(self.vae, latent) for latent in latents.split(1)])
 
     @cached_property
     def _video_processor(self) -> VideoProcessor:

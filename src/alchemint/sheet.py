@@ -70,11 +70,27 @@ def contact_sheet(
 ) -> Image.Image:
     """Return a strip of frames with their times, and under it the bars on the same axis.
 
-    `frames` is (frames, height, width, 3) uint8. At most `num_columns` of them are shown, evenly chosen, the first and
-    the last among them; small ones are enlarged by a whole factor so that their pixels stay sharp.
+    `frames` is (frames, height, width, 3) uint8, of which those of `shown_frames` are shown.
     """
-    num_frames, height, width = frames.shape[:3]
-    shown = np.unique(np.linspace(0, num_frames - 1, min(num_columns, num_frames)).round().astype(int))
+    stills = {number: frames[number] for number in shown_frames(len(frames), num_columns)}
+    return sheet_of_stills(stills, fps, bars, title, subtitle)
+
+
+def shown_frames(num_frames: int, num_columns: int = 9) -> list[int]:
+    """Return the frames of a video that a sheet shows, evenly chosen, the first and the last among them."""
+    places = np.linspace(0, num_frames - 1, min(num_columns, num_frames)).round()
+    return [int(place) for place in np.unique(places)]
+
+
+def sheet_of_stills(
+    stills: Mapping[int, np.ndarray], fps: float, bars: Sequence[Bar] = (), title: str = "", subtitle: str = ""
+) -> Image.Image:
+    """Return the contact sheet of a video of which only `stills` are at hand: frames (height, width, 3) by number.
+
+    Small ones are enlarged by a whole factor so that their pixels stay sharp.
+    """
+    shown = np.array(list(stills))
+    height, width = stills[shown[0]].shape[:2]
     tile_width, tile_height = _tile_size(width, height)
     label_width = LABEL_WIDTH if bars else 0
     strip_width = label_width + len(shown) * (tile_width + GAP) - GAP
@@ -91,7 +107,7 @@ def contact_sheet(
         guides(page, centres, rows_top, rows_top + len(bars) * ROW_HEIGHT)
     resampling = Image.Resampling.NEAREST if tile_width >= width else Image.Resampling.LANCZOS
     for index, centre in zip(shown, centres, strict=True):
-        picture = Image.fromarray(frames[index]).resize((tile_width, tile_height), resampling)
+        picture = Image.fromarray(stills[index]).resize((tile_width, tile_height), resampling)
         page.paste(picture, (round(centre - tile_width / 2), top))
         text_at(page, (centre, top + tile_height + 19), f"{index / fps:.2f} s", SMALL_SIZE, FAINT_INK, "mm")
     for number, bar in enumerate(bars):

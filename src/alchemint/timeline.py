@@ -19,6 +19,9 @@ from collections.abc import Sequence
 TEMPORAL_STRIDE = 4
 """Pixel frames in a latent frame (all latents but the first), a property of Wan's video VAE."""
 
+MOST_LATENTS_SHARED = 3
+"""Latents that the windows of a long video share unless told otherwise; where a window has fewer than six, half."""
+
 _TOLERANCE = 1e-6
 """Slack in frames for seconds that were computed in floating point, e.g. 0.1 * 3."""
 
@@ -43,17 +46,18 @@ def nearest_num_frames(num_frames: float) -> list[int]:
     return [count for count in (below, below + TEMPORAL_STRIDE) if count >= 1]
 
 
-def num_frames_for(duration: float, fps: float) -> int:
+def num_frames_for(duration: float, fps: float, name: str = "duration") -> int:
     """Return the frame count whose last frame is shown at `duration` seconds.
 
-    Raises ValueError, with the two nearest durations that fit, when that is no whole number of the form 4k+1.
+    Raises ValueError, with the two nearest durations that fit, when that is no whole number of the form 4k+1; `name`
+    is what the user knows the duration by.
     """
     exact = duration * fps + 1
     num_frames = round(exact)
     if abs(exact - num_frames) <= 1e-3 and is_valid_num_frames(num_frames):
         return num_frames
     mends = " or ".join(f"{duration_s(count, fps):g} s ({count} frames)" for count in nearest_num_frames(exact))
-    raise ValueError(f"duration {duration:g} s at {fps:g} fps makes {exact:g} frames, "
+    raise ValueError(f"{name} {duration:g} s at {fps:g} fps makes {exact:g} frames, "
                      f"but the count must be 4k+1; use {mends}")
 
 
@@ -85,12 +89,12 @@ def seconds_of(frames: Frames, fps: float, num_frames: int) -> Seconds:
     """Return the interval [start, end) in seconds of the frames first .. last; the inverse of `frames_in`.
 
     An interval that ends with the last frame but one ends half a frame before the video does: at the video's end it
-    would include the last frame.
+    would include the last frame. One of the last frame alone starts half a frame before it, so that it is not empty.
     """
     first, last = frames
     from_the_end = num_frames - 1 - last
     end = duration_s(num_frames, fps) if from_the_end == 0 else (last + (0.5 if from_the_end == 1 else 1)) / fps
-    return first / fps, end
+    return (first - (0.5 if 0 < first == num_frames - 1 else 0)) / fps, end
 
 
 def tau(frame: int) -> float:
@@ -110,6 +114,37 @@ def latent_span_of(interval: Seconds, fps: float, num_frames: int) -> LatentSpan
         raise ValueError(f"interval [{interval[0]:g}, {interval[1]:g}) s holds no frame at {fps:g} fps; "
                          f"make it at least {1 / fps:.3g} s long")
     return latent_span(frames)
+
+
+def windows(num_frames: int, window: int, num_shared: int) -> list[Frames]:
+    """Return the first and last frame of the windows in which a long video is made, one after the other.
+
+    All are `window` frames long and share `num_shared` frames with the one before; the last ends with the video, for
+    which it may share more. A video that fits into a window is one itself. All counts are of the form 4k+1, and so all
+    windows begin at multiples of 4 and share 4k+1 frames: whole latents of their own.
+    """
+    assert all(map(is_valid_num_frames, (num_frames, window, num_shared))), (num_frames, window, num_shared)
+    assert num_shared < window, (num_shared, window)
+    if num_frames <= window:
+        return [(0, num_frames - 1)]
+    starts = [*range(0, num_frames - window, window - num_shared), num_frames - window]
+    return [(start, start + window - 1) for start in starts]
+
+
+def num_shared_frames(overlap_s: float | None, window: int, fps: float) -> int:
+    """Return how many frames windows share that overlap for `overlap_s` seconds, from the first shared to the last.
+
+    None is for three latents, or half a window that has fewer than six. Raises ValueError for what is no whole number
+    of the form 4k+1, with the nearest that are, and for what leaves a window nothing of its own.
+    """
+    if overlap_s is None:
+        latents = max(1, min(MOST_LATENTS_SHARED, num_latents(window) // 2))
+        return frames_of_latent(latents - 1)[1] + 1
+    most = duration_s(window - TEMPORAL_STRIDE, fps)
+    if not 0 <= overlap_s <= most + _TOLERANCE:
+        raise ValueError(f"overlap {overlap_s:g} s must be within 0 .. {most:g} s, as a window of {window} frames at "
+                         f"{fps:g} fps lasts {duration_s(window, fps):g} s; change it or leave it out")
+    return num_frames_for(overlap_s, fps, "overlap")
 
 
 def window_frames(start: int, num_frames: int, fps: float, clip_fps: float) -> list[int]:

@@ -64,6 +64,20 @@ def test_a_seed_is_drawn_and_recorded_when_none_is_given(alchemint: Alchemint, t
 
 
 @pytest.mark.usefixtures("toy")
+def test_a_reference_gate_is_applied_planned_and_recorded(alchemint: Alchemint, tmp_path: Path) -> None:
+    gated, free = tmp_path / "gated.mp4", tmp_path / "free.mp4"
+    outcome = alchemint("generate", PARK, "-o", gated, "--steps", 1, "--reference-gate", 8)
+    assert outcome.status == 0, outcome.err
+    assert "gate    8 on references outside their intervals" in outcome.out
+    assert json.loads(gated.with_suffix(".json").read_text())["options"]["reference_gate"] == 8
+    assert alchemint("generate", PARK, "-o", free, "--steps", 1).status == 0
+    assert not np.array_equal(read_video(gated)[0], read_video(free)[0])
+    outcome = alchemint("generate", PARK, "--reference-gate", -1, "--dry-run")
+    assert outcome.status != 0
+    assert "reference_gate is -1; use a number from 0" in outcome.err
+
+
+@pytest.mark.usefixtures("toy")
 def test_a_dry_run_reads_no_weights_and_writes_nothing(
     alchemint: Alchemint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +90,41 @@ def test_a_dry_run_reads_no_weights_and_writes_nothing(
     video, reference, word, total = (int(word) for word in tokens.split() if word.isdigit())
     assert video + reference + word == total
     assert "3 evaluations" in outcome.out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("toy")
+def test_a_long_storyboard_is_made_in_windows(alchemint: Alchemint, tmp_path: Path) -> None:
+    target = tmp_path / "long.mp4"
+    outcome = alchemint("generate", EXAMPLES / "long.yaml", "-o", target, "--steps", 2, "--window", 29, "--sheet")
+    assert outcome.status == 0, outcome.err
+    assert "windows 4 of 29 frames" in outcome.out
+    frames, _ = read_video(target)
+    assert frames.shape == (73, 64, 64, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.json", "long.mp4", "long.png"]
+    record = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
+    assert record["storyboard"]["num_frames"] == 73
+    assert (record["options"]["window"], record["options"]["overlap_s"]) == (29, None)
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_plan_tells_the_windows(alchemint: Alchemint) -> None:
+    outcome = alchemint("generate", EXAMPLES / "long.yaml", "--dry-run", "--overlap", 4 / 6, "--window", 41)
+    lines = " ".join(outcome.out.split())
+    assert "windows 2 of 41 frames; each goes on from the last 9 (1.33333 s) of the one before" in lines
+    assert "work 2 times 40 steps of 3 evaluations (240 in all)" in lines
+    # The second window begins at 5.33 s: all four subjects are in it, the duck with two views.
+    assert "704 video + 320 reference + 40 word-tag = 1064 in the fullest window" in lines
+    assert "windows" not in alchemint("generate", PARK, "--dry-run").out
+    ignored = alchemint("generate", PARK, "--dry-run", "--overlap", 0)
+    assert ignored.err == "warning: --overlap has no effect, as the video fits into a window of 25 frames\n"
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("options", [["--window", 24], ["--overlap", 0.5], ["--overlap", -1], ["--overlap", 4]])
+def test_windows_that_cannot_be_are_one_line(alchemint: Alchemint, options: list[object]) -> None:
+    outcome = alchemint("generate", EXAMPLES / "long.yaml", "--dry-run", *options)
+    assert (outcome.status, len(outcome.err.splitlines()), outcome.out) == (2, 1, "")
 
 
 @pytest.mark.usefixtures("toy")

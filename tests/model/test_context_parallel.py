@@ -25,6 +25,7 @@ def random(*shape: int, seed: int) -> torch.Tensor:
 
 
 def inputs_of(T: int, H: int, W: int, num_references: int, per_token: bool) -> dict[str, Any]:
+    """What the model takes; where each token has a timestep of its own, references are gated, too."""
     spans = torch.tensor([[0.0, 1.0], [0.5, 2.0], [1.0, 2.0]])[:num_references].expand(2, -1, -1)
     timestep = torch.tensor([900.0, 250.0])
     return {
@@ -34,7 +35,8 @@ def inputs_of(T: int, H: int, W: int, num_references: int, per_token: bool) -> d
             random(2, num_references, 4, H, W, seed=2), spans, torch.arange(num_references).expand(2, -1),
             random(2, num_references, 3, 16, seed=3), torch.ones(2, num_references, 3).bool()),
         "events": Events(random(2, 2, 5, 16, seed=4), torch.ones(2, 2, 5).bool(),
-                         torch.tensor([[[0.0, 1.0], [1.2, 2.0]]]).expand(2, -1, -1))}
+                         torch.tensor([[[0.0, 1.0], [1.2, 2.0]]]).expand(2, -1, -1)),
+        "reference_gate": 3.0 if per_token else None}
 
 
 def compare(folder: Path) -> None:

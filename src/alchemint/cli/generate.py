@@ -6,8 +6,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -16,12 +16,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from alchemint.cli.acceleration import (
+    AttentionBackendOption,
+    BranchParallelOption,
+    CompileOption,
+    ContextParallelOption,
+    StepCacheOption,
+    acceleration_options,
+    exhaust,
+    is_first_process,
+    new_console,
+    write_calibration,
+)
 from alchemint.cli.models import (
+    BASE_HELP,
     MODEL_HELP,
     TOY,
     DeviceOption,
     Dtype,
-    ModelSource,
     find_model,
     load_pipeline,
     pick_device,
@@ -31,7 +43,9 @@ from alchemint.cli.models import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from alchemint.acceleration import AccelerationOptions
     from alchemint.diffusion.guidance import Guidance
+    from alchemint.long_video import Window
     from alchemint.pipeline import AlchemintPipeline
     from alchemint.storyboard import Storyboard
 
@@ -48,6 +62,10 @@ class Options:
     device: str
     dtype: str
     upscale: int
+    window: int
+    overlap_s: float | None
+    reference_gate: float | None
+    acceleration: "AccelerationOptions"
 
 
 def generate(
@@ -55,6 +73,7 @@ def generate(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The video file.  [default: the storyboard's "
                                                 "name with .mp4]", show_default=False)] = None,
     model: Annotated[str, typer.Option(help=f"{MODEL_HELP}.")] = TOY,
+    base: Annotated[str | None, typer.Option(help=BASE_HELP, show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1,
                                                help="Of the noise, instead of the storyboard's.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 40,
@@ -66,12 +85,29 @@ def generate(
     joint_scale: Annotated[float | None, typer.Option(help="How strongly both together steer (joint only).")] = None,
     guidance_interval: Annotated[tuple[float, float] | None, typer.Option(
         help="The part of the steps that is guided, as fractions.", show_default=False)] = None,
+    image_interval: Annotated[tuple[float, float] | None, typer.Option(
+        help="The part of the steps that images guide, as fractions.", show_default=False)] = None,
+    text_interval: Annotated[tuple[float, float] | None, typer.Option(
+        help="The part of the steps that the text guides, as fractions.", show_default=False)] = None,
     batch_branches: Annotated[bool, typer.Option("--batch-branches/--sequential-branches", help="Run guidance's "
                               "evaluations as one batch, or one after the other with less memory.")] = True,
+    reference_gate: Annotated[float | None, typer.Option(help="Experimental, for models that were trained with untimed "
+                              "references: how much attention to a reference sinks outside its intervals, such as 8.",
+                              show_default=False)] = None,
     device: DeviceOption = "auto",
     dtype: Annotated[Dtype, typer.Option(help="auto is bfloat16 on cuda and float32 on a CPU.")] = "auto",
     sheet: Annotated[bool, typer.Option("--sheet", help="Write a contact sheet (PNG) beside the video.")] = False,
     upscale: Annotated[int, typer.Option(min=1, help="Enlarge the video by this whole factor, pixels kept.")] = 1,
+    window: Annotated[int | None, typer.Option(help="Frames made at once, 4k+1; a longer video is made in windows that "
+                                               "go on from each other.  [default: the model's own]",
+                                               show_default=False)] = None,
+    overlap: Annotated[float | None, typer.Option(help="Seconds that such windows share.  [default: three latents]",
+                                                  show_default=False)] = None,
+    attention_backend: AttentionBackendOption = None,
+    compile_blocks: CompileOption = False,
+    step_cache: StepCacheOption = None,
+    context_parallel: ContextParallelOption = 1,
+    branch_parallel: BranchParallelOption = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show the plan; load no weights.")]
     = False,
 ) -> None:
@@ -81,33 +117,63 @@ def generate(
     keep_memory()
     storyboard.open("rb").close()  # a wrong path is told before the wait for torch
     target = _target(output or Path(storyboard.with_suffix(".mp4").name))
-    source = find_model(model)
-    console = Console()
+    source = find_model(model, base)
+    if base is not None:
+        model = f"{model} on {base}"
+    console = new_console()
 
     with console.status("reading"):
+        from alchemint.acceleration import accelerate, check, processes
         from alchemint.diffusion.guidance import Guidance
+        from alchemint.long_video import windows_of
         from alchemint.model_folder import read_defaults, read_guidance
         from alchemint.storyboard import load_storyboard
 
-        defaults, transformer = read_defaults(source.config_folder)
+        defaults, transformer = read_defaults(source.config_folder, source.base_folder)
         board = load_storyboard(storyboard, defaults)
     if board.seed is None or seed is not None:
         board = board.model_copy(update={"seed": secrets.randbelow(2**31) if seed is None else seed})
-    for warning in board.warnings():
+    window = defaults.num_frames if window is None else window
+    windows = windows_of(board, window, overlap)
+    warnings = board.warnings()
+    if overlap is not None and len(windows) == 1:
+        warnings.append(f"--overlap has no effect, as the video fits into a window of {window} frames")
+    for warning in warnings if is_first_process() else []:
         typer.echo(f"warning: {warning}", err=True)
     given: dict[str, Any] = {"mode": guidance, "image_scale": image_scale, "text_scale": text_scale,
-                             "joint_scale": joint_scale, "interval": guidance_interval}
-    chosen = Guidance(**read_guidance(source.config_folder)
+                             "joint_scale": joint_scale, "interval": guidance_interval,
+                             "image_interval": image_interval, "text_interval": text_interval}
+    chosen = Guidance(**read_guidance(source.config_folder, source.base_folder)
                       | {name: value for name, value in given.items() if value is not None})
+    if reference_gate is not None:
+        from alchemint.model.interval_gate import check_strength
+
+        check_strength(reference_gate)
     chosen_device = pick_device(device)
-    options = Options(steps, chosen, batch_branches, chosen_device, pick_dtype(dtype, chosen_device), upscale)
-    _show_plan(console, board, options, model, transformer, defaults.size_multiple)
-    if dry_run:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    TemporaryFile(dir=target.parent).close()  # a folder that takes no files is told before the work, not after
-    frames, seconds = _sample(console, board, options, source)
-    _write(console, target, frames, board, options, model, seconds, sheet)
+    options = Options(steps, chosen, batch_branches, chosen_device, pick_dtype(dtype, chosen_device), upscale,
+                      window, overlap, reference_gate,
+                      acceleration_options(attention_backend, compile_blocks, step_cache, context_parallel,
+                                           branch_parallel))
+    with processes(options.device):
+        check(options.acceleration, transformer, options.device, options.dtype)
+        _show_plan(console, board, windows, options, model, transformer, defaults.size_multiple)
+        if dry_run:
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=target.parent).close()  # a folder that takes no files is told before the work, not after
+        begun = time.perf_counter()
+        with console.status("loading the model"):
+            pipeline = load_pipeline(source, options.device, options.dtype)
+        accelerate(pipeline, options.acceleration)
+        loading = time.perf_counter() - begun
+        with closing(_sample(console, board, options, len(windows), pipeline)) as frames:
+            if not is_first_process():
+                exhaust(frames)
+                return
+            _write(console, target, frames, board, options, model, loading, sheet)
+        if step_cache is not None and step_cache.startswith("calibrate:"):
+            written = write_calibration(pipeline, step_cache)
+            console.print(f"wrote   {written}, for --step-cache mag:{written}", markup=False, highlight=False)
 
 
 def _target(path: Path) -> Path:
@@ -120,7 +186,8 @@ def _target(path: Path) -> Path:
 
 
 def _show_plan(
-    console: Console, board: "Storyboard", options: Options, model: str, transformer: dict[str, Any], size_multiple: int
+    console: Console, board: "Storyboard", windows: "list[Window]", options: Options, model: str,
+    transformer: dict[str, Any], size_multiple: int,
 ) -> None:
     from alchemint import timeline
     from alchemint.cli.chart import timeline_table
@@ -128,26 +195,50 @@ def _show_plan(
     assert board.width and board.height and board.num_frames and board.fps, "resolve the storyboard first"
     console.print(board.prompt, style="bold", markup=False, highlight=False)
     console.print(timeline_table(board, width=min(64, max(24, console.width - 36))))
-    num_references = sum(len(subject.images) * len(subject.appears) for subject in board.subjects)
+    fullest = max((window.storyboard for window in windows), key=_num_references)
+    assert fullest.num_frames
+    num_references = _num_references(fullest)
     tokens_per_frame = (board.width // size_multiple) * (board.height // size_multiple)
     counts = {
-        "video": timeline.num_latents(board.num_frames) * tokens_per_frame,
+        "video": timeline.num_latents(fullest.num_frames) * tokens_per_frame,
         "reference": num_references * tokens_per_frame,
         "word-tag": num_references * transformer["num_word_tokens"],
     }
     tokens = " + ".join(f"{count} {name}" for name, count in counts.items())
-    guided = [len(options.guidance.evaluations(step / options.steps, num_references > 0))
-              for step in range(options.steps)]
+    guided = [len(options.guidance.evaluations(step / options.steps, _num_references(window.storyboard) > 0))
+              for window in windows for step in range(options.steps)]
     evaluations = f"{max(guided)}" if min(guided) == max(guided) else f"{min(guided)} or {max(guided)}"
+    times = f"{len(windows)} times " if len(windows) > 1 else ""
     seconds = timeline.duration_s(board.num_frames, board.fps)
     for line in (
         f"video   {board.width} x {board.height}, {board.num_frames} frames at {board.fps:g} fps ({seconds:g} s)",
-        f"tokens  {tokens} = {sum(counts.values())}",
-        f"work    {options.steps} steps of {evaluations} evaluations ({sum(guided)} in all), "
+        *_about_windows(windows, board.fps),
+        f"tokens  {tokens} = {sum(counts.values())}" + (" in the fullest window" if len(windows) > 1 else ""),
+        f"work    {times}{options.steps} steps of {evaluations} evaluations ({sum(guided)} in all), "
         f"{_in_words(options.guidance)} guidance",
-        f"with    {model} on {options.device} in {options.dtype}, seed {board.seed}",
+        *([f"gate    {options.reference_gate:g} on references outside their intervals (experimental)"]
+          if options.reference_gate else []),
+        f"with    {model} on {options.device} in {options.dtype}, seed {board.seed}"
+        + (f", {options.acceleration}" if str(options.acceleration) else ""),
     ):
         console.print(line, markup=False, highlight=False)
+
+
+def _num_references(board: "Storyboard") -> int:
+    return sum(len(subject.images) * len(subject.appears) for subject in board.subjects)
+
+
+def _about_windows(windows: "list[Window]", fps: float) -> list[str]:
+    """Return the plan's line about windows, none where there is one window only."""
+    from alchemint import timeline
+
+    if len(windows) == 1:
+        return []
+    first, last = windows[0].frames
+    shared, finally_shared = windows[1].num_shared, windows[-1].num_shared
+    line = (f"windows {len(windows)} of {last - first + 1} frames; each goes on from the last {shared} "
+            f"({timeline.duration_s(shared, fps):.6g} s) of the one before")
+    return [line + (f", the last from {finally_shared}" if finally_shared != shared else "")]
 
 
 def _in_words(guidance: "Guidance") -> str:
@@ -157,46 +248,37 @@ def _in_words(guidance: "Guidance") -> str:
 
 
 def _sample(
-    console: Console, board: "Storyboard", options: Options, source: ModelSource
-) -> tuple["np.ndarray", dict[str, float]]:
-    """Return the frames, (frames, height, width, 3) uint8, and the seconds that loading and sampling took."""
+    console: Console, board: "Storyboard", options: Options, num_windows: int, pipeline: "AlchemintPipeline"
+) -> "Generator[np.ndarray]":
+    """Yield the frames, (height, width, 3) uint8, window after window."""
     import torch
 
-    from alchemint import media
+    from alchemint.long_video import long_video
 
-    begun = time.perf_counter()
-    with console.status("loading the model"):
-        pipeline = load_pipeline(source, options.device, options.dtype)
-    loaded = time.perf_counter()
-    assert board.seed is not None
     try:
-        with _progress(console, options.steps) as on_step_end:
-            video = pipeline(
-                board, num_inference_steps=options.steps, guidance=options.guidance,
-                batch_branches=options.batch_branches, generator=torch.Generator("cpu").manual_seed(board.seed),
-                callback_on_step_end=on_step_end,
-            )[0][0]
+        with _progress(console, options.steps, num_windows) as on_step_end:
+            yield from long_video(
+                pipeline, board, options.window, options.overlap_s, options.steps, on_step_end,
+                guidance=options.guidance, batch_branches=options.batch_branches, reference_gate=options.reference_gate)
     except torch.OutOfMemoryError as error:
         raise ValueError(f"the memory of {options.device} does not suffice; use --sequential-branches, a smaller width "
-                         "and height, fewer frames or fewer references") from error
-    seconds = {"loading": round(loaded - begun, 2), "sampling": round(time.perf_counter() - loaded, 2)}
-    return media.as_uint8(video), seconds
+                         "and height, a smaller --window or fewer references") from error
 
 
 @contextmanager
-def _progress(console: Console, steps: int) -> "Iterator[Any]":
+def _progress(console: Console, steps: int, num_windows: int) -> "Iterator[Any]":
     """Show a progress bar; give the pipeline's callback that moves it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"),
                TimeRemainingColumn(compact=True), TextColumn("left"))
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("denoising", total=steps, pace="")
+        task = progress.add_task("denoising", total=steps * num_windows, pace="")
         begun = time.perf_counter()
 
         def on_step_end(_: "AlchemintPipeline", step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             pace = (time.perf_counter() - begun) / (step + 1)
-            description = "denoising" if step + 1 < steps else "decoding"
+            description = "denoising" if (step + 1) % steps else "decoding"
             progress.update(task, completed=step + 1, pace=f"{pace:.2f} s/step", description=description)
             return tensors
 
@@ -205,24 +287,35 @@ def _progress(console: Console, steps: int) -> "Iterator[Any]":
 
 
 def _write(
-    console: Console, target: Path, frames: "np.ndarray", board: "Storyboard", options: Options, model: str,
-    seconds: dict[str, float], with_sheet: bool,
+    console: Console, target: Path, frames: "Iterator[np.ndarray]", board: "Storyboard", options: Options, model: str,
+    loading: float, with_sheet: bool,
 ) -> None:
-    """Write the video, the record beside it, and the contact sheet."""
+    """Write the video as its frames are made, the record beside it, and the contact sheet."""
     from alchemint import media
+    from alchemint.sheet import bars_of, sheet_of_stills, shown_frames
 
     assert board.fps is not None
+    assert board.num_frames is not None
     written = [target, target.with_suffix(".json")]
-    media.write_video(target, frames.repeat(options.upscale, axis=1).repeat(options.upscale, axis=2), board.fps)
+    shown = set(shown_frames(board.num_frames)) if with_sheet else set()
+    stills = {}
+
+    def enlarged() -> "Iterator[np.ndarray]":
+        for number, frame in enumerate(frames):
+            if number in shown:
+                stills[number] = frame.copy()  # a frame is a view of its whole window
+            yield frame.repeat(options.upscale, axis=0).repeat(options.upscale, axis=1)
+
+    begun = time.perf_counter()
+    media.write_video(target, enlarged(), board.fps)
+    seconds = {"loading": round(loading, 2), "sampling": round(time.perf_counter() - begun, 2)}
     record = _record(target.parent, board, options, model, seconds)
     media.write_text(written[1], json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     if with_sheet:
-        from alchemint.sheet import bars_of, contact_sheet
-
-        subtitle = (f"{frames.shape[2]} x {frames.shape[1]}, {len(frames)} frames at {board.fps:g} fps, {model}, "
+        subtitle = (f"{board.width} x {board.height}, {board.num_frames} frames at {board.fps:g} fps, {model}, "
                     f"{options.steps} steps, seed {board.seed}")
         written.append(target.with_suffix(".png"))
-        media.write_image(written[2], contact_sheet(frames, board.fps, bars_of(board), board.prompt, subtitle))
+        media.write_image(written[2], sheet_of_stills(stills, board.fps, bars_of(board), board.prompt, subtitle))
     names = ", ".join(str(path) for path in written)
     console.print(f"wrote   {names} (loading {seconds['loading']:.1f} s, sampling {seconds['sampling']:.1f} s)",
                   markup=False, highlight=False, soft_wrap=True)

@@ -1,7 +1,6 @@
 """Which model a command is to use: the one that the package ships, a folder, or a name on the Hugging Face hub."""
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import alchemint
+from alchemint.wan import hub, layout
 
 if TYPE_CHECKING:
     from alchemint.pipeline import AlchemintPipeline
@@ -23,14 +23,27 @@ TOY_FOLDER = Path(alchemint.__file__).parent / "assets" / "toy"
 _HASHED_BYTES = 2**20
 
 MODEL_HELP = "toy (the one that the package ships), a folder, or a name on the Hugging Face hub"
+BASE_HELP = ("Of a --model that is a transformer alone, a file or a folder: the Wan that supplies VAE, text encoder and "
+             "tokenizer.")
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What `from_pretrained` takes, and a folder that holds at least the model's JSON files."""
+    """What `from_pretrained` or `from_wan` takes, and what holds at least the model's JSON files.
+
+    config_folder: a folder, or the file of a transformer alone. base, base_folder: the same of the Wan that supplies
+    the rest.
+    """
 
     pretrained: str
     config_folder: Path
+    base: str | None = None
+    base_folder: Path | None = None
+
+    @property
+    def is_wan(self) -> bool:
+        """Whether it is yet to be made a pipeline of ours: a plain Wan, or a transformer alone."""
+        return self.base is not None or layout.is_wan(self.config_folder)
 
     @property
     def edition(self) -> str:
@@ -38,46 +51,49 @@ class ModelSource:
 
         Of large files only the size and a MiB at either end are hashed; retrained weights differ there, too.
         """
-        if not Path(self.pretrained).is_dir():
-            return self.config_folder.name
-        digest = hashlib.sha256()
-        for path in sorted(self.config_folder.rglob("*")):
-            if path.suffix not in (".json", ".safetensors"):
-                continue
-            size = path.stat().st_size
-            digest.update(f"{path.relative_to(self.config_folder)} {size}".encode())
-            with path.open("rb") as file:
-                digest.update(file.read(_HASHED_BYTES))
-                file.seek(max(0, size - _HASHED_BYTES))
-                digest.update(file.read(_HASHED_BYTES))
-        return digest.hexdigest()[:12]
+        own = _edition(self.pretrained, self.config_folder)
+        if self.base is None or self.base_folder is None:
+            return own
+        return f"{own} on {_edition(self.base, self.base_folder)}"
 
 
-def find_model(name: str) -> ModelSource:
-    """Return where the model `name` lies; of one on the hub only the JSON files are fetched.
+def find_model(name: str, base: str | None = None) -> ModelSource:
+    """Return where the model `name`, and what it takes from `base`, lie; of the hub only JSON files are fetched.
 
     Raises ValueError when there is no such model.
     """
+    if base is not None:
+        return ModelSource(name, _find(name), base, _find(base))
     if name == TOY:
         if not (TOY_FOLDER / "model_index.json").is_file():
             raise ValueError("this installation holds no toy weights; train them as docs/toy.md tells, "
                              "and name their folder with --model")
         return ModelSource(str(TOY_FOLDER), TOY_FOLDER)
-    if name and Path(name).is_dir():
-        return ModelSource(name, Path(name))
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+    return ModelSource(name, _find(name))
+
+
+def _find(name: str) -> Path:
+    if name and Path(name).exists():
+        return Path(name)
+    if not hub.is_name(name):
         raise ValueError(f'model "{name}" is neither {TOY} nor a folder nor a name on the hub (owner/name); correct it')
-    return ModelSource(name, _fetch_configs(name))
+    return hub.fetch_configs(name)
 
 
-def _fetch_configs(name: str) -> Path:
-    import huggingface_hub
-
-    try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns="*.json"))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f'model "{name}" is no folder, and cannot be had from the hub: {reason}') from error
+def _edition(name: str, folder: Path) -> str:
+    if not Path(name).exists():
+        return folder.name
+    digest = hashlib.sha256()
+    for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
+        if path.suffix not in (".json", ".safetensors", ".pth"):
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)} {size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_HASHED_BYTES))
+            file.seek(max(0, size - _HASHED_BYTES))
+            digest.update(file.read(_HASHED_BYTES))
+    return digest.hexdigest()[:12]
 
 
 def pick_device(wanted: Device) -> str:
@@ -95,16 +111,33 @@ def pick_dtype(wanted: Dtype, device: str) -> str:
 
 
 def load_pipeline(source: ModelSource, device: str, dtype: str) -> "AlchemintPipeline":
-    """Load a model's pipeline on `device`, without progress bars."""
+    """Load a model's pipeline on `device`, without progress bars.
+
+    Raises ValueError for files that are missing, broken or of another kind of model.
+    """
     import torch
 
     from alchemint.cli.progress import without_loading_bars
     from alchemint.pipeline import AlchemintPipeline
 
     without_loading_bars()
-    # Wan's VAE is run in float32: half precision shows in flat areas, and decoding is a small part of the work.
-    pipeline = AlchemintPipeline.from_pretrained(
-        source.pretrained, dtype={"default": getattr(torch, dtype), "vae": torch.float32})
+    if source.is_wan:
+        pipeline = AlchemintPipeline.from_wan(source.pretrained, source.base, getattr(torch, dtype))
+    else:
+        if Path(source.pretrained).is_dir():
+            _check_weights(source.config_folder)
+        # Wan's VAE is run in float32: half precision shows in flat areas, and decoding is a small part of the work.
+        pipeline = AlchemintPipeline.from_pretrained(
+            source.pretrained, dtype={"default": getattr(torch, dtype), "vae": torch.float32})
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _check_weights(folder: Path) -> None:
+    """Raise ValueError for files of a pipeline folder that diffusers would tell of in many lines."""
+    from alchemint.wan.tensors import open_tensors
+
+    for name in ("transformer", "transformer_2", "vae", "text_encoder"):
+        if list((folder / name).glob("*.safetensors*")):
+            open_tensors(folder / name)

@@ -8,6 +8,7 @@ Either way the weights are Wan's own, and the rotary tables tell in which interv
 was trained without intervals a gate may tell it (`interval_gate`).
 """
 
+from collections import deque
 from typing import NamedTuple
 
 import torch
@@ -37,21 +38,21 @@ class Attending(NamedTuple):
     """How the tokens of a forward pass see each other.
 
     lengths: those of the whole sequence. one_way: whether conditions are blind to the video. kept: the conditions' keys
-    and values of before, instead of their tokens; keep: whether to return them. context: who makes the same video.
-    gate: what weakens references outside their intervals.
+    and values of before, instead of their tokens; keep: what to put them in (a deque, since offloading hooks pass on
+    copies of lists). context: who makes the same video. gate: what weakens references outside their intervals.
     """
 
     lengths: SegmentLengths
     one_way: bool = False
     kept: KeysValues | None = None
-    keep: bool = False
+    keep: deque[KeysValues] | None = None
     context: ContextParallel | None = None
     gate: IntervalGate | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether it is Wan's own attention, all tokens seeing all."""
-        return not (self.one_way and self.lengths.conditions) and self.kept is None and not self.keep \
+        return not (self.one_way and self.lengths.conditions) and self.kept is None and self.keep is None \
             and self.context is None and self.gate is None
 
 
@@ -60,7 +61,7 @@ class AlchemintAttnProcessor(WanAttnProcessor):
 
     def __call__(self, attn: WanAttention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
                  attention_mask: Tensor | None = None, rotary_emb: Rotary | None = None,
-                 attending: Attending | None = None) -> Tensor | tuple[Tensor, KeysValues]:
+                 attending: Attending | None = None) -> Tensor:
         """Attend over (B, tokens, dim) to itself; rotary_emb is that of `AlchemintRotaryPosEmbed`."""
         if attending is None:
             attended: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
@@ -78,7 +79,7 @@ class AlchemintAttnProcessor(WanAttnProcessor):
 
         # 2. Attention, for each segment to what it sees
         num_video, num_conditions = attending.lengths
-        seen = (key, value) if attending.kept is None else (
+        seen: tuple[Tensor, Tensor] = (key, value) if attending.kept is None else (
             torch.cat([key, attending.kept.keys], 1), torch.cat([value, attending.kept.values], 1))
         if num_video and (attending.gate is not None or (attending.one_way and num_conditions)):
             parts = [self._attend(query[:, :num_video], *seen) if attending.gate is None else
@@ -93,8 +94,10 @@ class AlchemintAttnProcessor(WanAttnProcessor):
         # 3. Back to this process's tokens, and out
         if attending.context is not None:
             joined = attending.context.to_tokens(joined, attending.lengths)
-        output = attn.to_out[1](attn.to_out[0](joined.flatten(2, 3).type_as(hidden_states)))
-        return (output, KeysValues(key, value)) if attending.keep else output
+        if attending.keep is not None:
+            attending.keep.append(KeysValues(key, value))
+        output: Tensor = attn.to_out[1](attn.to_out[0](joined.flatten(2, 3).type_as(hidden_states)))
+        return output
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         attended: Tensor = dispatch_attention_fn(query, key, value, backend=self._attention_backend)

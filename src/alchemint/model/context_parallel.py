@@ -54,6 +54,11 @@ class ContextParallel:
             parts.append(filled[:, self._rank * each:(self._rank + 1) * each])
         return torch.cat(parts, dim=1)
 
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over the processes."""
+        summed: Tensor = functional.all_reduce(values, "sum", self._group)
+        return summed
+
     def gather(self, tokens: Tensor, num_video_tokens: int) -> Tensor:
         """Return the video tokens of all processes, each of which has its share (batch, share, dim)."""
         gathered: Tensor = functional.all_gather_tensor_autograd(tokens.contiguous(), 1, self._group)

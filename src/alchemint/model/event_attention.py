@@ -12,7 +12,7 @@ Shapes: B batch, E events, M text tokens an event, T latent frames, D head chann
 """
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttention
 from einops import repeat
 
@@ -56,10 +56,10 @@ def event_rotary(encoding: str, spans: Tensor, num_latents: int, tokens_per_fram
 
 
 class EventAttnProcessor:
-    """Cross-attention with one rotary table for the queries and another for the keys, and a mask of the keys."""
+    """Cross-attention with one rotary table for the queries and another for the keys, and a mask of the keys.
 
-    _attention_backend = None
-    _parallel_config = None
+    It stays with torch's own attention whatever backend the model is set to: most others take no mask.
+    """
 
     def __call__(self, attn: WanAttention, hidden_states: Tensor, encoder_hidden_states: Tensor,
                  attention_mask: Tensor | None = None,
@@ -73,7 +73,8 @@ class EventAttnProcessor:
         key = attn.norm_k(attn.to_k(encoder_hidden_states)).unflatten(2, (attn.heads, -1))
         value = attn.to_v(encoder_hidden_states).unflatten(2, (attn.heads, -1))
         query, key = rotate(query, *rotary_emb[0]), rotate(key, *rotary_emb[1])
-        attended = dispatch_attention_fn(query, key, value, attn_mask=attention_mask, backend=self._attention_backend)
+        attended = dispatch_attention_fn(query, key, value, attn_mask=attention_mask,
+                                         backend=AttentionBackendName.NATIVE)
         return attn.to_out[1](attn.to_out[0](attended.flatten(2, 3).type_as(query)))
 
 

@@ -12,6 +12,7 @@ Without references and events this is Wan, to the last bit of its arithmetic.
     E events, M text tokens an event, S prompt tokens, dim model width
 """
 
+from collections import deque
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from diffusers.utils import apply_lora_scale
 from einops import rearrange
 from torch import nn
 
+from alchemint.model import step_caches
 from alchemint.model.attention import REFERENCE_ATTENTIONS, AlchemintAttnProcessor, Attending, KeysValues
 from alchemint.model.conditions import Events, References, WordTags
 from alchemint.model.context_parallel import ContextParallel, SegmentLengths
@@ -77,22 +79,16 @@ class AlchemintTransformerBlock(WanTransformerBlock):
 
     def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary_emb: Rotary,
                 segments: Segments | None = None, events: EventText | None = None,
-                attending: Attending | None = None) -> Tensor | tuple[Tensor, KeysValues]:
-        """Run the block on (B, tokens, dim). temb: (B, 6, dim), or (B, video tokens, 6, dim) for Wan 2.2 5B.
-
-        Returns the tokens, and with `attending.keep` their keys and values in self-attention, too.
-        """
+                attending: Attending | None = None) -> Tensor:
+        """Run the block on (B, tokens, dim). temb: (B, 6, dim), or (B, video tokens, 6, dim) for Wan 2.2 5B."""
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = self._modulation(temb, segments)
 
         # 1. Self-attention over the whole sequence
-        kept = None
         normed = shift.add(scale.multiply(self.norm1(hidden_states.float()), plus_one=True)).type_as(hidden_states)
         if attending is None or attending.is_plain:
             attended = self.attn1(normed, None, None, rotary_emb)
         else:
             attended = self.attn1(normed, None, None, rotary_emb, attending=attending)
-            if attending.keep:
-                attended, kept = attended
         hidden_states = (hidden_states.float() + gate.multiply(attended)).type_as(hidden_states)
 
         # 2. Cross-attention to the prompt, and of video tokens to the events
@@ -109,8 +105,7 @@ class AlchemintTransformerBlock(WanTransformerBlock):
         # 3. Feed-forward
         normed = ffn_shift.add(ffn_scale.multiply(self.norm3(hidden_states.float()), plus_one=True))
         fed = self.ffn(normed.type_as(hidden_states))
-        hidden_states = (hidden_states.float() + ffn_gate.multiply(fed.float())).type_as(hidden_states)
-        return hidden_states if kept is None else (hidden_states, kept)
+        return (hidden_states.float() + ffn_gate.multiply(fed.float())).type_as(hidden_states)
 
     def _modulation(self, temb: Tensor, segments: Segments | None) -> list["_Modulation"]:
         table = self.scale_shift_table
@@ -224,26 +219,31 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         self.initialise_new_modules()
 
     @classmethod
-    def from_wan(cls, wan: WanTransformer3DModel | str | PathLike[str],
+    def from_wan(cls, wan: WanTransformer3DModel | str | PathLike[str], subfolder: str | None = None,
+                 dtype: torch.dtype | None = None, torch_dtype: torch.dtype | None = None,
                  **options: Any) -> "AlchemintTransformer3DModel":
         """Build the model around the weights of a plain Wan, given live or as a folder or hub id; options are ours.
 
+        subfolder: where in the folder it lies, such as "transformer_2". dtype, or torch_dtype: of the weights; a live
+        Wan's own when None, and float32 of a folder's. A live Wan shares its weights.
+
         The new modules are freshly initialised: timed control is untrained until the model is fine-tuned.
         """
+        dtype = dtype or torch_dtype
         if not isinstance(wan, WanTransformer3DModel):
-            wan = WanTransformer3DModel.from_pretrained(wan)
+            wan = WanTransformer3DModel.from_pretrained(wan, subfolder=subfolder, dtype=dtype or torch.float32)
         config = {name: value for name, value in wan.config.items() if not name.startswith("_")}
         with torch.device("meta"):
             model = cls(**{**config, **options})
-        for name in model.new_module_names():
-            model.get_submodule(name).to_empty(device=wan.device)
         missing, unexpected = model.load_state_dict(wan.state_dict(), strict=False, assign=True)
         assert not unexpected, unexpected
         assert all(any(key.startswith(f"{new}.") for new in model.new_module_names()) for key in missing), missing
-        model.initialise_new_modules()
+        # Drawn in float32 and cast one after the other: in Wan 14B they have 4.2 B weights.
         for name in model.new_module_names():
+            model.get_submodule(name).to_empty(device=wan.device)
+            model._initialise(name)
             model.get_submodule(name).to(wan.dtype)
-        return model
+        return model if dtype is None else model.to(dtype)
 
     def new_module_names(self) -> list[str]:
         """Return the names of the modules that plain Wan does not have."""
@@ -256,16 +256,20 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         if self.subject_index.weight.is_meta:
             return
         for name in self.new_module_names():
-            for module in self.get_submodule(name).modules():
-                if isinstance(module, nn.Linear):
-                    nn.init.xavier_uniform_(module.weight)
-                    nn.init.zeros_(module.bias)
-                elif isinstance(module, nn.Embedding):
-                    nn.init.normal_(module.weight, std=0.02)
-                elif isinstance(module, nn.RMSNorm):
-                    nn.init.ones_(module.weight)
-            if name.endswith("event_attn"):
-                nn.init.zeros_(self.get_submodule(f"{name}.to_out.0").weight)
+            self._initialise(name)
+
+    def _initialise(self, name: str) -> None:
+        """Draw the first weights of a new module."""
+        for module in self.get_submodule(name).modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            elif isinstance(module, nn.RMSNorm):
+                nn.init.ones_(module.weight)
+        if name.endswith("event_attn"):
+            nn.init.zeros_(self.get_submodule(f"{name}.to_out.0").weight)
 
     @apply_lora_scale("attention_kwargs")
     def forward(
@@ -327,19 +331,19 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
                 self.context_parallel, num_video_tokens, tokens, rotary_emb, modulation, segments, event_text)
         kept: list[KeysValues] = []
         for number, block in enumerate(self.blocks):
+            keep: deque[KeysValues] | None = deque() if encode_only else None
             attending = Attending(lengths, self.config.reference_attention == "one_way",
-                                  encoded.blocks[number] if encoded else None, encode_only, self.context_parallel,
+                                  encoded.blocks[number] if encoded else None, keep, self.context_parallel,
                                   gate)
             arguments = (tokens, prompt, modulation, rotary_emb, segments, event_text, attending)
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 tokens = self._gradient_checkpointing_func(block, *arguments)
             else:
                 tokens = block(*arguments)
-            if encode_only:
-                tokens, keys_values = tokens
-                kept.append(keys_values)
+            kept.extend(keep or ())
         if encode_only:
             assert references is not None
+            assert len(kept) == len(self.blocks), "a step cache has skipped blocks"
             return EncodedReferences(tuple(kept), references.spans)
 
         # 5. Project the video tokens out, and put the patches back in their places
@@ -365,8 +369,8 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         prompt of the evaluation. Raises ValueError where references see the video (reference_attention "full").
         """
         if self.config.reference_attention != "one_way":
-            raise ValueError('references are the same at every step with reference_attention "one_way" only; this model '
-                             f'was trained with "{self.config.reference_attention}"')
+            raise ValueError('references are the same at every step with reference_attention "one_way" only; this '
+                             f'model was trained with "{self.config.reference_attention}"')
         encoded: EncodedReferences = self(hidden_states, torch.zeros_like(hidden_states[:, 0, 0, 0, 0]),
                                           encoder_hidden_states, references, attention_kwargs=attention_kwargs,
                                           encode_only=True)
@@ -387,6 +391,11 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
             raise ValueError(f"{self.config.num_attention_heads} attention heads can't be shared by "
                              f"{context_parallel.size} processes; choose a divisor")
         self.context_parallel = context_parallel
+
+    def enable_cache(self, config: Any) -> None:
+        """Let a step cache of diffusers skip blocks; it finds its place by `cache_context` (see `step_caches`)."""
+        super().enable_cache(config)
+        step_caches.adapt(self, config)
 
     def _shares(self, context: ContextParallel, num_video_tokens: int, tokens: Tensor, rotary_emb: Rotary,
                 modulation: Tensor, segments: Segments | None, event_text: EventText | None

@@ -1,0 +1,1 @@
+"""Reading Wan's weights, in diffusers' layout or as they were released."""

@@ -1,0 +1,38 @@
+"""Models on the Hugging Face hub: their JSON files first, their weights when they are loaded, and nothing else."""
+
+import re
+from pathlib import Path
+
+_WEIGHTS = (
+    "*.json", "tokenizer/*", "google/*", "transformer/*.safetensors", "transformer_2/*.safetensors",
+    "vae/*.safetensors", "text_encoder/*.safetensors", "diffusion_pytorch_model*.safetensors",
+    "high_noise_model/*.safetensors", "low_noise_model/*.safetensors", "Wan2.*_VAE.*", "models_t5_*",
+)
+
+
+def is_name(name: str) -> bool:
+    """Whether it has the form of a name on the hub, owner/name."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None
+
+
+def find(name: str) -> Path:
+    """Return a file or folder as it is, or the folder to which a model on the hub was fetched."""
+    return Path(name) if Path(name).exists() else fetch(name, _WEIGHTS)
+
+
+def fetch_configs(name: str) -> Path:
+    """Return the folder to which the JSON files of a model on the hub were fetched."""
+    return fetch(name, ("*.json",))
+
+
+def fetch(name: str, patterns: tuple[str, ...]) -> Path:
+    """Return the folder to which those files of a model on the hub were fetched; ValueError when there is none."""
+    if not is_name(name):
+        raise ValueError(f'model "{name}" is neither a folder or file nor a name on the hub (owner/name); correct it')
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(patterns)))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f'model "{name}" is no folder, and cannot be had from the hub: {reason}') from error
