@@ -2,10 +2,14 @@
 
     python benchmarks/long_video.py [--model toy] [--seeds 8] [--steps 20]      # some ten minutes on one core
 
-The first two windows of a storyboard, with several seeds. Handed on are the shared frames encoded anew, as `long_video`
-does, or the first window's last latents as they are. Figures are mean absolute differences of pixels, 0..255: between
-the two windows' pictures of the shared frames; from the last shared frame, cross-faded, to the first that is the second
-window's alone; and from a frame to the next at the other borders of latents.
+The first two windows of a storyboard, with several seeds and its first subject alone, on screen all the time, so that
+nothing comes or goes at the seam. Handed on are the shared frames encoded anew, as `long_video` does, or the first
+window's last latents as they are. Figures are mean absolute differences of pixels, 0..255: between the two windows'
+pictures of the shared frames; from the last shared frame, cross-faded, to the first that is the second window's alone;
+and from a frame to the next at the other borders of latents.
+
+Before that, the VAE alone: the last frames of never-seen clips, decoded, against what a window sees that begins with
+them, for the model's VAE and the folders of --vaes. A VAE that was trained on single frames takes either.
 """
 
 import argparse
@@ -14,13 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKLWan
 
 from alchemint import timeline
 from alchemint.cli.models import find_model, load_pipeline
 from alchemint.long_video import _latents_of, crossfade, windows_of
-from alchemint.model.latents import decode_video
+from alchemint.model.latents import as_pixels, decode_video, encode_video
 from alchemint.pipeline import AlchemintPipeline
 from alchemint.storyboard import Storyboard, load_storyboard
+from alchemint.toyworld import WorldConfig, render_clip
 
 BOARD = Path(__file__).resolve().parent.parent / "examples" / "long.yaml"
 
@@ -32,10 +38,23 @@ def main() -> None:
     parser.add_argument("--storyboard", type=Path, default=BOARD)
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--latents", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--vaes", nargs="*", default=[])
+    parser.add_argument("--latents", type=int, nargs="+", default=[1, 2, 3, 4])
     arguments = parser.parse_args()
     pipeline = load_pipeline(find_model(arguments.model), "cpu", "float32")
+    print("| VAE | latents shared | encoded anew | its latents |")
+    print("|---|---:|---:|---:|")
+    for name in (arguments.model, *arguments.vaes):
+        vae = pipeline.vae if name == arguments.model else AutoencoderKLWan.from_pretrained(name).eval()
+        for count in arguments.latents:
+            print(f"| {name} | {count} | {' | '.join(f'{value:.2f}' for value in handed_on(vae, count))} |", flush=True)
+    print()
     board = load_storyboard(arguments.storyboard, pipeline.defaults)
+    assert board.num_frames
+    assert board.fps
+    whole = (0.0, timeline.duration_s(board.num_frames, board.fps))
+    always = board.subjects[0].model_copy(update={"appears": (whole,)})
+    board = board.model_copy(update={"subjects": (always,), "events": ()})
     rows: dict[tuple[int, str], list[tuple[float, ...]]] = {}
     for seed in range(arguments.seeds):
         for name, figures in measured(pipeline, board.model_copy(update={"seed": seed}), arguments.steps,
@@ -45,6 +64,18 @@ def main() -> None:
     print("|---:|---|---:|---:|---:|")
     for (count, way), figures in rows.items():
         print(f"| {count} | {way} | {' | '.join(f'{value:.2f}' for value in np.mean(figures, axis=0))} |")
+
+
+@torch.no_grad()
+def handed_on(vae: AutoencoderKLWan, count: int, num_clips: int = 6) -> tuple[float, float]:
+    """Return by how much the last frames of clips change, 0..255, when their last `count` latents are encoded anew from
+    the frames, and when they are taken as they are."""
+    clips = np.stack([render_clip("heldout", index, WorldConfig(), 2).frames for index in range(num_clips)])
+    latents = encode_video(vae, as_pixels(torch.from_numpy(clips).permute(0, 4, 1, 2, 3)))
+    frames = decode_video(vae, latents)[:, :, -(timeline.frames_of_latent(count - 1)[1] + 1):]
+    anew, taken = (float((decode_video(vae, handed) - frames).abs().mean()) * 127.5
+                   for handed in (encode_video(vae, frames), latents[:, :, -count:]))
+    return anew, taken
 
 
 def measured(pipeline: AlchemintPipeline, board: Storyboard, steps: int,

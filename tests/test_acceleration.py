@@ -78,7 +78,7 @@ def test_attention_backends_agree(new_pipeline: NewPipeline, backend: str, refer
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"attention_backend": "sage"}, r"backend \"sage\" does not run here \(.*sageattention.*on cpu in float32 use one "
-                                    r"of flex, native, "),
+                                    r"of native, _native_flash"),
     ({"attention_backend": "_native_cudnn"}, r"does not run here .* use one of .*_native_math"),
     ({"attention_backend": "swift"}, r"\"swift\" does not run here \(there is none of this name\)"),
     ({"context_parallel": 3}, "context_parallel 3 does not divide the model's 2 attention heads"),

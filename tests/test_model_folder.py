@@ -1,14 +1,18 @@
 """What a model folder says of itself, and what is no model folder."""
 
+import inspect
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import WanTransformer3DModel
 
-from alchemint.model_folder import read_defaults
+from alchemint.model_folder import read_defaults, read_guidance
 from alchemint.storyboard import Defaults
+from alchemint.wan import layout
 
 INDEX = {"_class_name": "AlchemintPipeline", "width": 96, "height": 64, "num_frames": 33, "fps": 8.0}
 VAE = {"scale_factor_spatial": 16}
@@ -51,5 +55,55 @@ def test_a_folder_without_a_part_is_no_model_folder(tmp_path: Path, missing: str
 
 
 def test_another_pipelines_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds a WanPipeline, but an AlchemintPipeline is needed"):
-        read_defaults(write_folder(tmp_path, {**INDEX, "_class_name": "WanPipeline"}))
+    with pytest.raises(ValueError, match="holds a WanVACEPipeline, but an AlchemintPipeline or a text-to-video WanPip"):
+        read_defaults(write_folder(tmp_path, {**INDEX, "_class_name": "WanVACEPipeline"}))
+
+
+# Plain Wans
+
+
+def copy_json(source: Path, target: Path) -> Path:
+    return Path(shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.safetensors", "*.pth")))
+
+
+def test_our_options_defaults_are_the_transformers() -> None:
+    from alchemint.model.transformer import AlchemintTransformer3DModel
+
+    ours = inspect.signature(AlchemintTransformer3DModel).parameters
+    wans = inspect.signature(WanTransformer3DModel).parameters
+    assert {name: value.default for name, value in ours.items() if name not in wans} == layout.NEW_OPTIONS
+
+
+@pytest.mark.parametrize("kind", ["diffusers", "original"])
+@pytest.mark.parametrize(("geometry", "expected"), [
+    ("tiny", (16.0, 832, 480, 81, 16)), ("tiny-a14b", (16.0, 832, 480, 81, 16)),
+    ("tiny-5b", (24.0, 1280, 704, 121, 32))])
+def test_a_plain_wan_is_known_by_its_json_files(
+    folder_of: Callable[..., Path], tmp_path: Path, kind: str, geometry: str, expected: tuple[Any, ...]
+) -> None:
+    from alchemint.pipeline import AlchemintPipeline
+
+    source = folder_of(geometry, layout=kind)
+    folder = copy_json(source, tmp_path / "json")
+    defaults, transformer = read_defaults(folder)
+    fps, width, height, num_frames, size_multiple = expected
+    assert defaults == Defaults(fps=fps, width=width, height=height, num_frames=num_frames,
+                                size_multiple=size_multiple, max_subjects=16, takes_events=True,
+                                events_may_overlap=False)
+    pipeline = AlchemintPipeline.from_wan(source)
+    assert defaults == pipeline.defaults
+    config = {name: list(value) if isinstance(value, tuple) else value
+              for name, value in pipeline.transformer.config.items()}
+    assert all(config[name] == value for name, value in transformer.items() if name[0] != "_")
+    assert read_guidance(folder) == {}
+
+
+def test_a_transformer_alone_has_its_bases_defaults(folder_of: Callable[..., Path], tmp_path: Path) -> None:
+    base = copy_json(folder_of("tiny-5b"), tmp_path / "json")
+    (tmp_path / "wan.safetensors").touch()
+    assert read_defaults(tmp_path / "wan.safetensors", base) == read_defaults(base)
+    (tmp_path / "Phantom-Wan-1.3B.pth").touch()
+    defaults, transformer = read_defaults(tmp_path / "Phantom-Wan-1.3B.pth", base)
+    assert not defaults.takes_events
+    assert transformer["num_word_tokens"] == 0
+    assert read_guidance(tmp_path / "Phantom-Wan-1.3B.pth", base) == {"image_scale": 5.0, "text_scale": 7.5}

@@ -10,6 +10,7 @@ Whatever offloads goes on after these: its hooks lie outermost.
 
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,9 +116,9 @@ def _check_backend(name: str, device: str, dtype: str, head_dim: int) -> None:
     names = [backend.value for backend in AttentionBackendName]
     fault = _fault(name, device, dtype, head_dim) if name in names else "there is none of this name"
     if fault:
-        # Kernels of the hub would have to be fetched to be tried.
-        usable = [other for other in names
-                  if not other.endswith("_hub") and not _fault(other, device, dtype, head_dim)]
+        # Kernels of the hub would have to be fetched to be tried, and flex compiled.
+        usable = [other for other in names if not other.endswith(("_hub", "flex"))
+                  and not _fault(other, device, dtype, head_dim)]
         raise ValueError(f'attention backend "{name}" does not run here ({fault.rstrip(".")}); on {device} in {dtype} '
                          f"use one of {', '.join(usable)}")
 
@@ -137,7 +138,9 @@ def _fault(name: str, device: str, dtype: str, head_dim: int) -> str:
     try:
         _check_attention_backend_requirements(backend)
         _maybe_download_kernel_for_backend(backend)
-        dispatch_attention_fn(query, key, value, backend=backend)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that flex is slow when it is not compiled
+            dispatch_attention_fn(query, key, value, backend=backend)
     # Whatever a foreign kernel raises means that it can't be used.
     except Exception as error:
         lines = str(error).strip().splitlines()

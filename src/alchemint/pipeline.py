@@ -203,14 +203,17 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if self._is_parallel and known is not None:
             distributed.broadcast(known, src=0)
         denoised = noise.clone()
+        # All at once, so that what offloads has to bring the text encoder and the transformers to the device only once.
+        encoded = [self._encode([boards[row] for row in rows]) for rows in batches]
 
         with self.progress_bar(total=self._num_timesteps) as progress:
-            for number, rows in enumerate(batches):
+            for number, (rows, conditions) in enumerate(zip(batches, encoded, strict=True)):
                 if self.interrupt:
                     break
-                velocity = GuidedVelocity(experts, self._encode([boards[row] for row in rows]), evaluating)
                 beginning = None if known is None else known[rows]
-                for step in steps(self.scheduler, velocity, noise[rows], num_inference_steps, beginning):
+                # Nothing else holds the velocity, whose encoded references may be large: decoding needs the memory.
+                for step in steps(self.scheduler, GuidedVelocity(experts, conditions, evaluating), noise[rows],
+                                  num_inference_steps, beginning):
                     if callback_on_step_end is not None:
                         changed = callback_on_step_end(self, number * num_inference_steps + step.number, step.timestep,
                                                        {"latents": step.sample})

@@ -186,7 +186,9 @@ def test_dtypes_are_those_that_diffusers_and_transformers_load(
     assert {parameter.dtype for name in ours.transformer.new_module_names()
             for parameter in ours.transformer.get_submodule(name).parameters()} == {dtype}
     assert {parameter.dtype for parameter in ours.vae.parameters()} == {torch.float32}
-    assert not any(module.training for module in (ours.transformer, ours.vae, ours.text_encoder))
+    for module in (ours.transformer, ours.vae, ours.text_encoder):
+        assert not module.training
+        assert not any(tensor.is_meta or tensor.isnan().any() for tensor in (*module.parameters(), *module.buffers()))
 
 
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])

@@ -23,7 +23,7 @@ TOY_FOLDER = Path(alchemint.__file__).parent / "assets" / "toy"
 _HASHED_BYTES = 2**20
 
 MODEL_HELP = "toy (the one that the package ships), a folder, or a name on the Hugging Face hub"
-BASE_HELP = ("Of a --model that is a transformer alone, a file or a folder: the Wan that supplies VAE, text encoder and "
+BASE_HELP = ("Where --model is a transformer alone, a file or a folder: the Wan that supplies VAE, text encoder and "
              "tokenizer.")
 
 

@@ -64,7 +64,7 @@ class TransformerWalk:
         prompt = self._text(self.lengths.num_prompt_tokens)
         events = self._text(self.lengths.num_event_tokens) if self.lengths.num_event_tokens else None
         if events is not None:
-            rotary = rotary, *(ledger.new(batch, self.video, self.config["attention_head_dim"] // 2) for _ in range(2))
+            rotary += tuple(ledger.new(batch, self.video, self.config["attention_head_dim"] // 2) for _ in range(2))
         # 4. Blocks: what one was called with lives until the next is called; further ones only add what is kept
         called_with = tokens
         kept: list[Held] = []

@@ -3,8 +3,8 @@
 Tensors are (batch, channels, frames, height, width); all are of one size of float.
 """
 
-from collections.abc import Mapping
-from math import ceil
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from alchemint.memory_estimate.ledger import Held, Ledger
@@ -24,31 +24,29 @@ class VaeWalk:
 
     def decode(self, num_latents: int, height: int, width: int, tiled: bool = False) -> Held:
         """Walk through the decoding of latents of (num_latents, height, width); return the video."""
-        patch, ratio = self.config["patch_size"] or 1, self.config["scale_factor_spatial"]
-        tile = TILE // ratio
+        tile = TILE // self.config["scale_factor_spatial"]
         if tiled and max(height, width) > tile:
-            video = self._tiled_decode(num_latents, height, width)
-        else:
-            self._clear()
-            latents = self._conv(self._new(self.config["z_dim"], num_latents, height, width), kernel=(1, 1, 1))
-            video = self._decoded(num_latents, latents.shape[3:])
-        if patch > 1:
-            video = self._unpatchified(video, patch)
+            return self._tiled_decode(num_latents, height, width)
         self._clear()
-        return self.ledger.like(video)
+        latents = self._conv(self._new(self.config["z_dim"], num_latents, height, width), kernel=(1, 1, 1))
+        video = self._clamped(self._decoded(num_latents, latents.shape[3:]))
+        self._clear()
+        return video
 
     def encode(self, height: int, width: int, tiled: bool = False) -> Held:
         """Walk through the encoding of images of (height, width) pixels; return the latents."""
         patch, ratio = self.config["patch_size"] or 1, self.config["scale_factor_spatial"]
-        image = self._new(3 * patch * patch, 1, height // patch, width // patch)
-        image = image if patch == 1 else self.ledger.like(image)
+        pixels = self._new(3 * patch * patch, 1, height // patch, width // patch)
+        image = pixels if patch == 1 else self.ledger.like(pixels)
         self._clear()
         if tiled and max(image.shape[3:]) > TILE:
             side_y, side_x = (min(TILE, side) for side in image.shape[3:])
-            self._touch_alone(lambda walk: walk._encoded(walk._new(image.shape[1], 1, side_y, side_x)))
+            tile = _View(self.batch, image.shape[1], 1, side_y, side_x)
+            self._touch_alone(partial(VaeWalk._encoded, image=tile))
             return self._new(2 * self.config["z_dim"], 1, height // ratio, width // ratio)
         moments = self._conv(self._encoded(image), kernel=(1, 1, 1))
         self._clear()
+        del pixels
         return moments
 
     def _tiled_decode(self, num_latents: int, height: int, width: int) -> Held:
@@ -57,23 +55,28 @@ class VaeWalk:
         tile, stride = TILE // ratio, TILE_STRIDE // ratio
         num_frames, scale = self._num_frames(num_latents), ratio // patch
         walked: set[tuple[int, int]] = set()
-        tiles = []
+        tiles, pieces = [], None
         for top in range(0, height, stride):
             for left in range(0, width, stride):
                 size = min(tile, height - top), min(tile, width - left)
                 if size not in walked:
                     walked.add(size)
-                    self._touch_alone(lambda walk, size=size: walk._tile(num_latents, *size))
+                    self._touch_alone(partial(VaeWalk._tile, num_latents=num_latents, height=size[0], width=size[1]))
                 pieces = self._new(channels, num_frames, size[0] * scale, size[1] * scale)
                 tiles.append(self.ledger.like(pieces))
-                del pieces
         rows = [self._new(channels, num_frames, min(stride, height - top) * scale, width * scale)
                 for top in range(0, height, stride)]
-        video = self._new(channels, num_frames, height * scale, width * scale)
-        del tiles, rows
+        video = self._clamped(self._new(channels, num_frames, height * scale, width * scale))
+        del tiles, pieces, rows
         return video
 
-    def _touch_alone(self, walk_on: Any) -> None:
+    def _clamped(self, video: Held) -> Held:
+        """Put the VAE's own patches in their places, where it has any, and clamp."""
+        if (self.config["patch_size"] or 1) > 1:
+            video = self.ledger.like(video)
+        return self.ledger.like(video)
+
+    def _touch_alone(self, walk_on: "Callable[[VaeWalk], object]") -> None:
         """Let the peak of another walk live for a moment."""
         alone = VaeWalk(Ledger(), self.config, self.itemsize, self.batch)
         held = walk_on(alone)
@@ -98,9 +101,6 @@ class VaeWalk:
                 frames.shape[1], video.shape[2] + frames.shape[2], *frames.shape[3:])
         assert video is not None
         return video
-
-    def _unpatchified(self, video: Held, patch: int) -> Held:
-        return self.ledger.like(video)
 
     def _num_frames(self, num_latents: int) -> int:
         return 1 + (num_latents - 1) * 2 ** sum(self.config["temperal_downsample"])
@@ -143,7 +143,7 @@ class VaeWalk:
         del repeated
         return shortcut
 
-    def _encoded(self, image: Held) -> Held:
+    def _encoded(self, image: "Held | _View") -> Held:
         config = self.config
         states = self._cached_conv(image, config["base_dim"])
         for number, factor in enumerate(config["dim_mult"]):
@@ -213,7 +213,7 @@ class VaeWalk:
 
     def _upsampled(self, states: Held, width: int, in_time: bool) -> Held:
         called_with = states
-        batch, channels, frames, rows, columns = states.shape
+        channels, frames, rows, columns = states.shape[1:]
         if in_time:
             number = self._take_cache()
             cached = self.caches[number]

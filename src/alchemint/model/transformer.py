@@ -157,6 +157,8 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
 
     _no_split_modules = ["AlchemintTransformerBlock"]  # noqa: RUF012 - diffusers reads it from the class
     _repeated_blocks = ["AlchemintTransformerBlock"]  # noqa: RUF012 - as above
+    # Wan's plan for diffusers' own context parallel shares out the rotary tables of a video alone; see `parallelise`.
+    _cp_plan = None
 
     @register_to_config
     def __init__(

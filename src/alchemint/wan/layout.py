@@ -96,7 +96,7 @@ class Layout:
     @property
     def transformer_config(self) -> Config:
         """The config of the AlchemintTransformer3DModel that is built of it."""
-        return {**NEW_OPTIONS, **self.options, **(self.transformers[0].config or {})}
+        return {**NEW_OPTIONS, **self.options, **(_plain(self.transformers[0].config) or {})}
 
 
 def find(source: Path, base: Path | None = None) -> Layout:
@@ -226,7 +226,9 @@ def _read_json(path: Path) -> Config:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} can't be read: {error}; a model folder needs it") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{path.parent} is no model folder: {path.name} can't be read ({reason}); fetch it again"
+                         ) from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no settings; a model folder needs it")
+        raise ValueError(f"{path.parent} is no model folder: {path.name} holds no settings; fetch it again")
     return found

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 from diffusers.utils import logging
 from torch import nn
@@ -68,7 +67,7 @@ def load_transformer(part: Part, dtype: torch.dtype, options: Config) -> Alchemi
     """Return a transformer of ours: a trained one, or one built around a plain Wan's weights."""
     stored = open_tensors(part.path)
     if part.is_trained:
-        with init_empty_weights():
+        with torch.device("meta"):
             trained = AlchemintTransformer3DModel(**_arguments(AlchemintTransformer3DModel, part.config or {}))
         fill(trained, stored, dtype, part.path)
         return trained.eval()
@@ -80,7 +79,7 @@ def load_transformer(part: Part, dtype: torch.dtype, options: Config) -> Alchemi
     if not (part.path.is_dir() and (part.path / "config.json").is_file()):
         config = sizes.transformer_config(_shapes(stored), config, part.path)
         check_channels(config, part.path)
-    with init_empty_weights():
+    with torch.device("meta"):
         wan = WanTransformer3DModel(**_arguments(WanTransformer3DModel, config))
     fill(wan, stored, dtype, part.path)
     return AlchemintTransformer3DModel.from_wan(wan, **options).eval()
@@ -95,7 +94,7 @@ def load_vae(layout: Layout) -> AutoencoderKLWan:
         config = sizes.vae_config(_shapes(stored), path)
     else:
         config = AutoencoderKLWan.load_config(path)
-    with init_empty_weights():
+    with torch.device("meta"):
         vae = AutoencoderKLWan(**_arguments(AutoencoderKLWan, config))
     fill(vae, stored, torch.float32, path)
     return vae.eval()
@@ -110,7 +109,7 @@ def load_text_encoder(layout: Layout, dtype: torch.dtype) -> UMT5EncoderModel:
         config = UMT5Config(**sizes.text_encoder_config(_shapes(stored), path), dtype=dtype)
     else:
         config = UMT5Config.from_pretrained(path)
-    with init_empty_weights():
+    with torch.device("meta"):
         encoder = UMT5EncoderModel(config)
     tied = dict(encoder._tied_weights_keys)
     for copy, original in tied.items():
@@ -158,7 +157,8 @@ def _kept_in_float32(model: nn.Module, dtype: torch.dtype) -> set[str]:
     """Return the names of modules that stay float32: diffusers keeps its own in any dtype, transformers in float16."""
     if isinstance(model, UMT5EncoderModel) and dtype != torch.float16:
         return set()
-    return set(model._keep_in_fp32_modules or ())
+    kept: Any = model._keep_in_fp32_modules
+    return set(kept or ())
 
 
 def _renamed(stored: Stored, naming: Callable[[Iterable[str]], dict[str, str]]) -> Stored:
