@@ -120,11 +120,12 @@ class GuidedVelocity:
         """Forget what was kept of steps with another transformer or other branches.
 
         Step caches hold what a branch was at the last step; one that pauses and returns must not find what it was long
-        ago.
+        ago. Encoded references take room.
         """
-        if self._last is not None and self._last[0] is not expert:
-            self._encoded.clear()
-        if self._last is None or self._last[0] is not expert or self._last[1] != branches:
+        same_expert = self._last is not None and self._last[0] is expert
+        if not same_expert or self._last != (expert, branches):
+            self._encoded = {key: encoded for key, encoded in self._encoded.items()
+                             if same_expert and set(key) <= set(branches)}
             for each in self._experts:
                 each.transformer._reset_stateful_cache()
         self._last = expert, branches

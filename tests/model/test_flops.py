@@ -63,7 +63,8 @@ def on_meta(**options: Any) -> AlchemintTransformer3DModel:
 
 @pytest.mark.parametrize("episode", EPISODES.values(), ids=EPISODES)
 @pytest.mark.parametrize("options", [
-    {}, {"reference_attention": "one_way"}, {"patch_size": (1, 1, 1)}, {"num_word_tokens": 0}, {"condition_timestep": "shared"},
+    {}, {"reference_attention": "one_way"}, {"patch_size": (1, 1, 1)}, {"num_word_tokens": 0},
+    {"condition_timestep": "shared"},
     {"out_channels": 6, "text_dim": 10, "num_layers": 3, "patch_size": (1, 2, 1)},
 ], ids=["plain", "one way", "1 x 1 patches", "no word tags", "shared timestep", "other widths"])
 def test_a_forward_pass_is_counted_exactly(
