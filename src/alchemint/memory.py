@@ -158,9 +158,15 @@ def _from_gguf(folder: Path, name: str, dtype: "torch.dtype") -> Any:
 
     from alchemint.model.transformer import AlchemintTransformer3DModel
 
-    return AlchemintTransformer3DModel.from_single_file(
-        str(gguf_file(folder, name)), config=str(folder), subfolder=name, dtype=dtype,
+    path = gguf_file(folder, name)
+    transformer = AlchemintTransformer3DModel.from_single_file(
+        str(path), config=str(folder), subfolder=name, dtype=dtype,
         quantization_config=GGUFQuantizationConfig(compute_dtype=dtype))
+    missing = [name for name, weights in transformer.named_parameters() if weights.is_meta]
+    if missing:
+        raise ValueError(f"{path} lacks weights of this model, {missing[0]} and {len(missing) - 1} more; it has to be "
+                         "made of the whole trained transformer, new modules included")
+    return transformer
 
 
 def fit(pipeline: "AlchemintPipeline", options: MemoryOptions, device: "torch.device | str") -> None:

@@ -21,7 +21,7 @@ def read_defaults(folder: str | Path, base: str | Path | None = None) -> tuple[D
     folder = Path(folder)
     if base is not None or layout.is_wan(folder):
         found = layout.find(folder, None if base is None else Path(base))
-        vae = {"scale_factor_spatial": 16 if found.is_high_compression else 8}
+        vae = {"scale_factor_spatial": found.vae_stride}
         return defaults_of(found.pipeline_config, vae, found.transformer_config), found.transformer_config
     try:
         pipeline, vae, transformer = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (

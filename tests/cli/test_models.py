@@ -107,6 +107,9 @@ def test_of_a_model_on_the_hub_json_files_are_fetched_first_and_then_what_is_loa
     assert "assets/film.mp4" not in second
     weights = load_file(hub / "transformer" / WEIGHTS)
     assert torch.equal(pipeline.transformer.proj_out.weight, weights["proj_out.weight"])
+    alone = folder_of("tiny", layout="original") / WEIGHTS
+    load_pipeline(find_model(str(alone), "owner/wan"), "cpu", "float32")
+    assert calls[-1] == {file for file in second if not file.endswith(f"transformer/{WEIGHTS}")}
 
 
 # Through `alchemint generate`

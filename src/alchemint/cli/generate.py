@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,12 +29,14 @@ from alchemint.cli.acceleration import (
     new_console,
     write_calibration,
 )
+from alchemint.cli.memory import MemoryOption, QuantizeOption, memory_line
 from alchemint.cli.models import (
     BASE_HELP,
     MODEL_HELP,
     TOY,
     DeviceOption,
     Dtype,
+    ModelSource,
     find_model,
     load_pipeline,
     pick_device,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from alchemint.acceleration import AccelerationOptions
     from alchemint.diffusion.guidance import Guidance
     from alchemint.long_video import Window
+    from alchemint.memory import MemoryOptions
     from alchemint.pipeline import AlchemintPipeline
     from alchemint.storyboard import Storyboard
 
@@ -66,6 +70,7 @@ class Options:
     overlap_s: float | None
     reference_gate: float | None
     acceleration: "AccelerationOptions"
+    memory: "MemoryOptions"
 
 
 def generate(
@@ -103,6 +108,8 @@ def generate(
                                                show_default=False)] = None,
     overlap: Annotated[float | None, typer.Option(help="Seconds that such windows share.  [default: three latents]",
                                                   show_default=False)] = None,
+    memory: MemoryOption = "high",
+    quantize: QuantizeOption = None,
     attention_backend: AttentionBackendOption = None,
     compile_blocks: CompileOption = False,
     step_cache: StepCacheOption = None,
@@ -126,6 +133,8 @@ def generate(
         from alchemint.acceleration import accelerate, check, processes
         from alchemint.diffusion.guidance import Guidance
         from alchemint.long_video import windows_of
+        from alchemint.memory import MemoryOptions, fit
+        from alchemint.memory import check as check_memory
         from alchemint.model_folder import read_defaults, read_guidance
         from alchemint.storyboard import load_storyboard
 
@@ -153,18 +162,22 @@ def generate(
     options = Options(steps, chosen, batch_branches, chosen_device, pick_dtype(dtype, chosen_device), upscale,
                       window, overlap, reference_gate,
                       acceleration_options(attention_backend, compile_blocks, step_cache, context_parallel,
-                                           branch_parallel))
+                                           branch_parallel),
+                      MemoryOptions(memory, quantize))
+    check_memory(options.memory, options.device, options.dtype, source.config_folder, not source.is_wan,
+                 options.acceleration)
     with processes(options.device):
         check(options.acceleration, transformer, options.device, options.dtype)
-        _show_plan(console, board, windows, options, model, transformer, defaults.size_multiple)
+        _show_plan(console, board, windows, options, model, source, transformer, defaults.size_multiple)
         if dry_run:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=target.parent).close()  # a folder that takes no files is told before the work, not after
         begun = time.perf_counter()
         with console.status("loading the model"):
-            pipeline = load_pipeline(source, options.device, options.dtype)
+            pipeline = load_pipeline(source, options.device, options.dtype, options.memory)
         accelerate(pipeline, options.acceleration)
+        fit(pipeline, options.memory, options.device)
         loading = time.perf_counter() - begun
         with closing(_sample(console, board, options, len(windows), pipeline)) as frames:
             if not is_first_process():
@@ -187,10 +200,11 @@ def _target(path: Path) -> Path:
 
 def _show_plan(
     console: Console, board: "Storyboard", windows: "list[Window]", options: Options, model: str,
-    transformer: dict[str, Any], size_multiple: int,
+    source: ModelSource, transformer: dict[str, Any], size_multiple: int,
 ) -> None:
     from alchemint import timeline
     from alchemint.cli.chart import timeline_table
+    from alchemint.memory_estimate import Work
 
     assert board.width and board.height and board.num_frames and board.fps, "resolve the storyboard first"
     console.print(board.prompt, style="bold", markup=False, highlight=False)
@@ -210,6 +224,8 @@ def _show_plan(
     evaluations = f"{max(guided)}" if min(guided) == max(guided) else f"{min(guided)} or {max(guided)}"
     times = f"{len(windows)} times " if len(windows) > 1 else ""
     seconds = timeline.duration_s(board.num_frames, board.fps)
+    per_process = ceil(max(guided) / options.acceleration.branch_parallel)
+    work = Work.of(fullest, per_process, options.batch_branches)
     for line in (
         f"video   {board.width} x {board.height}, {board.num_frames} frames at {board.fps:g} fps ({seconds:g} s)",
         *_about_windows(windows, board.fps),
@@ -220,6 +236,7 @@ def _show_plan(
           if options.reference_gate else []),
         f"with    {model} on {options.device} in {options.dtype}, seed {board.seed}"
         + (f", {options.acceleration}" if str(options.acceleration) else ""),
+        memory_line(source, work, options.memory, options.device, options.dtype),
     ):
         console.print(line, markup=False, highlight=False)
 
@@ -261,8 +278,8 @@ def _sample(
                 pipeline, board, options.window, options.overlap_s, options.steps, on_step_end,
                 guidance=options.guidance, batch_branches=options.batch_branches, reference_gate=options.reference_gate)
     except torch.OutOfMemoryError as error:
-        raise ValueError(f"the memory of {options.device} does not suffice; use --sequential-branches, a smaller width "
-                         "and height, a smaller --window or fewer references") from error
+        raise ValueError(f"the memory of {options.device} does not suffice; use --memory low, --sequential-branches, a "
+                         "smaller width and height, a smaller --window or fewer references") from error
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import alchemint
 from alchemint.wan import hub, layout
 
 if TYPE_CHECKING:
+    from alchemint.memory import MemoryOptions
     from alchemint.pipeline import AlchemintPipeline
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -110,17 +111,22 @@ def pick_dtype(wanted: Dtype, device: str) -> str:
     return ("bfloat16" if device == "cuda" else "float32") if wanted == "auto" else wanted
 
 
-def load_pipeline(source: ModelSource, device: str, dtype: str) -> "AlchemintPipeline":
+def load_pipeline(source: ModelSource, device: str, dtype: str,
+                  memory: "MemoryOptions | None" = None) -> "AlchemintPipeline":
     """Load a model's pipeline on `device`, without progress bars.
+
+    memory: how its weights are quantised; one that offloads is left in the host's memory for `alchemint.memory.fit`.
 
     Raises ValueError for files that are missing, broken or of another kind of model.
     """
     import torch
 
     from alchemint.cli.progress import without_loading_bars
+    from alchemint.memory import MemoryOptions, loading_arguments
     from alchemint.pipeline import AlchemintPipeline
 
     without_loading_bars()
+    memory = memory or MemoryOptions()
     if source.is_wan:
         pipeline = AlchemintPipeline.from_wan(source.pretrained, source.base, getattr(torch, dtype))
     else:
@@ -128,8 +134,10 @@ def load_pipeline(source: ModelSource, device: str, dtype: str) -> "AlchemintPip
             _check_weights(source.config_folder)
         # Wan's VAE is run in float32: half precision shows in flat areas, and decoding is a small part of the work.
         pipeline = AlchemintPipeline.from_pretrained(
-            source.pretrained, dtype={"default": getattr(torch, dtype), "vae": torch.float32})
-    pipeline.to(device)
+            source.pretrained, dtype={"default": getattr(torch, dtype), "vae": torch.float32},
+            **loading_arguments(memory, source.config_folder, getattr(torch, dtype)))
+    if memory.memory == "high":
+        pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -8,14 +8,13 @@ Each holds the weights that are on the device then, and the activations, which `
 allocator keeps without using it.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alchemint import timeline
-from alchemint.memory import MemoryOptions, gguf_file
+from alchemint.memory import MemoryOptions
+from alchemint.memory_estimate.configs import Configs, read_configs
 from alchemint.memory_estimate.ledger import FLOAT32, Held, Ledger
 from alchemint.memory_estimate.text_walk import encode_texts
 from alchemint.memory_estimate.transformer_walk import Pass, TransformerWalk, WeightUse
@@ -25,26 +24,12 @@ from alchemint.memory_estimate.weights import text_encoder_weights, transformer_
 if TYPE_CHECKING:
     from alchemint.storyboard import Storyboard
 
-Config = Mapping[str, Any]
+__all__ = ["CUDA_CONTEXT", "Configs", "Peak", "Work", "expected_peak", "read_configs"]
 
 CUDA_CONTEXT = 2**29
 """What CUDA takes for itself before the first tensor, about; it is told apart."""
 
 ITEMSIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-
-@dataclass(frozen=True)
-class Configs:
-    """A pipeline's configs: of one or two transformers, of the VAE and the text encoder, and the lengths of texts.
-    gguf_bytes: the sizes of the transformers' GGUF files, where there are such."""
-
-    transformers: tuple[Config, ...]
-    vae: Config
-    text_encoder: Config
-    max_prompt_tokens: int = 512
-    max_event_tokens: int = 128
-    expand_timesteps: bool = False
-    gguf_bytes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,21 +69,6 @@ class Peak:
     host_bytes: int
     stage: str
     stages: Mapping[str, int] = field(default_factory=dict)
-
-
-def read_configs(folder: str | Path, quantize: str | None = None) -> Configs:
-    """Return the configs of a pipeline folder, ours or in diffusers' layout; ValueError where one is missing."""
-    folder = Path(folder)
-    try:
-        index, vae, text_encoder = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (
-            "model_index.json", "vae/config.json", "text_encoder/config.json"))
-        names = [name for name in ("transformer", "transformer_2") if (folder / name / "config.json").is_file()]
-        transformers = [json.loads((folder / name / "config.json").read_text(encoding="utf-8")) for name in names]
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} lacks a config, by which memory is told: {error}") from error
-    gguf = tuple(gguf_file(folder, name).stat().st_size for name in names) if quantize == "gguf" else ()
-    return Configs(tuple(transformers), vae, text_encoder, index.get("max_prompt_tokens", 512),
-                   index.get("max_event_tokens", 128), index.get("expand_timesteps", False), gguf)
 
 
 def expected_peak(configs: Configs, work: Work, options: MemoryOptions, device: str = "cuda",

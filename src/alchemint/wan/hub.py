@@ -3,11 +3,10 @@
 import re
 from pathlib import Path
 
-_WEIGHTS = (
-    "*.json", "tokenizer/*", "google/*", "transformer/*.safetensors", "transformer_2/*.safetensors",
-    "vae/*.safetensors", "text_encoder/*.safetensors", "diffusion_pytorch_model*.safetensors",
-    "high_noise_model/*.safetensors", "low_noise_model/*.safetensors", "Wan2.*_VAE.*", "models_t5_*",
-)
+_BESIDE_TRANSFORMERS = ("*.json", "tokenizer/*", "google/*", "vae/*.safetensors", "text_encoder/*.safetensors",
+                        "Wan2.*_VAE.*", "models_t5_*")
+_TRANSFORMERS = ("transformer/*.safetensors", "transformer_2/*.safetensors", "diffusion_pytorch_model*.safetensors",
+                 "high_noise_model/*.safetensors", "low_noise_model/*.safetensors")
 
 
 def is_name(name: str) -> bool:
@@ -15,9 +14,12 @@ def is_name(name: str) -> bool:
     return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None
 
 
-def find(name: str) -> Path:
-    """Return a file or folder as it is, or the folder to which a model on the hub was fetched."""
-    return Path(name) if Path(name).exists() else fetch(name, _WEIGHTS)
+def find(name: str, is_base: bool = False) -> Path:
+    """Return a file or folder as it is, or the folder to which a model on the hub was fetched; of a base all but the
+    transformers."""
+    if Path(name).exists():
+        return Path(name)
+    return fetch(name, _BESIDE_TRANSFORMERS if is_base else _BESIDE_TRANSFORMERS + _TRANSFORMERS)
 
 
 def fetch_configs(name: str) -> Path:

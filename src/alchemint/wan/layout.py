@@ -61,8 +61,9 @@ class Layout:
     """The parts of a Wan and its settings.
 
     transformers: from the highest timesteps down. released: whether VAE and text encoder are files as released, named
-    by `vae` and `text_encoder`, which may lack their ending. shift: None where the Wan names none. options: arguments
-    of the AlchemintTransformer3DModel to be built around it. guidance: values of `Guidance` that suit it.
+    by `vae` and `text_encoder`, which may lack their ending. vae_stride: pixels to a latent, 8, or 16 in Wan 2.2 5B.
+    shift: None where the Wan names none. options: arguments of the AlchemintTransformer3DModel to be built around it.
+    guidance: values of `Guidance` that suit it.
     """
 
     transformers: tuple[Part, ...]
@@ -70,7 +71,8 @@ class Layout:
     text_encoder: Path
     tokenizer: Path
     released: bool
-    is_high_compression: bool
+    vae_stride: int
+    expand_timesteps: bool = False
     boundary_ratio: float | None = None
     shift: float | None = None
     options: Config = field(default_factory=dict)
@@ -89,7 +91,7 @@ class Layout:
     @property
     def pipeline_config(self) -> Config:
         """What an AlchemintPipeline is to make when a storyboard does not say, by the names of its arguments."""
-        if self.is_high_compression:
+        if self.vae_stride == 16:
             return {"width": 1280, "height": 704, "num_frames": 121, "fps": 24.0}
         return {"width": 832, "height": 480, "num_frames": 81, "fps": 16.0}
 
@@ -138,9 +140,9 @@ def _find_whole(folder: Path) -> Layout:
     if configs[0] is None:
         raise ValueError(f"{folder} is no model folder: it has neither model_index.json nor config.json; a transformer "
                          "alone needs --base (base=)")
-    is_high_compression = configs[0]["in_channels"] == 48
-    return Layout(transformers, folder / ("Wan2.2_VAE" if is_high_compression else "Wan2.1_VAE"),
-                  folder / "models_t5_umt5-xxl-enc-bf16", folder / TOKENIZER, True, is_high_compression,
+    is_5b = configs[0]["in_channels"] == 48
+    return Layout(transformers, folder / ("Wan2.2_VAE" if is_5b else "Wan2.1_VAE"),
+                  folder / "models_t5_umt5-xxl-enc-bf16", folder / TOKENIZER, True, 16 if is_5b else 8, is_5b,
                   BOUNDARY_RATIO if len(transformers) == 2 else None)
 
 
@@ -154,6 +156,7 @@ def _find_diffusers(folder: Path) -> Layout:
     scheduler = folder / "scheduler" / "scheduler_config.json"
     settings = _read_json(scheduler) if scheduler.is_file() else {}
     return Layout(transformers, folder / "vae", folder / "text_encoder", folder / "tokenizer", False,
+                  _read_json(folder / "vae" / "config.json").get("scale_factor_spatial", 8),
                   bool(index.get("expand_timesteps", False)), boundary,
                   settings.get("flow_shift", settings.get("shift")))
 

@@ -39,7 +39,7 @@ def load_parts(source: str | PathLike[str], base: str | PathLike[str] | None, dt
     Each is a folder, a file, or a name on the hub. The VAE is float32. Warns, once, where nothing of timed control is
     trained. Raises ValueError for what is missing, broken or of another kind.
     """
-    layout = find(hub.find(str(source)), None if base is None else hub.find(str(base)))
+    layout = find(hub.find(str(source)), None if base is None else hub.find(str(base), is_base=True))
     is_trained = any(part.is_trained for part in layout.transformers)
     if is_trained and options:
         raise ValueError(f"{source} is a trained transformer, whose {next(iter(options))} is fixed; leave it out")
@@ -52,7 +52,7 @@ def load_parts(source: str | PathLike[str], base: str | PathLike[str] | None, dt
         "vae": load_vae(layout), "scheduler": FlowMatchEulerDiscreteScheduler(shift=shift),
         **dict(zip(("transformer", "transformer_2"), transformers, strict=False)), **layout.pipeline_config,
         "guidance": layout.guidance, "boundary_ratio": layout.boundary_ratio,
-        "expand_timesteps": layout.is_high_compression,
+        "expand_timesteps": layout.expand_timesteps,
     }
     if not is_trained:
         untrained = ("it takes references, but their times are untrained" if layout.is_phantom else
