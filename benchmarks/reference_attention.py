@@ -72,8 +72,8 @@ def main() -> None:
 
 def with_guidance(model: Path, guidance: dict[str, Any], folder: Path) -> Path:
     """Return a folder with the model and some of its guidance changed."""
-    if not folder.exists():
-        shutil.copytree(model, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(model, folder)
     index = json.loads((model / "model_index.json").read_text())
     media.write_text(folder / "model_index.json", json.dumps({**index, "guidance": index["guidance"] | guidance}))
     return folder
