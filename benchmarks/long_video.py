@@ -1,12 +1,13 @@
 """Seams of long videos: how well a window goes on from the one before, by what is handed on and how much is shared.
 
-    python benchmarks/long_video.py [--model toy] [--seeds 8] [--steps 20]      # some ten minutes on one core
+    python benchmarks/long_video.py [--model toy] [--seeds 8] [--steps 20]      # some five minutes on one core
 
 The first two windows of a storyboard, with several seeds and its first subject alone, on screen all the time, so that
-nothing comes or goes at the seam. Handed on are the shared frames encoded anew, as `long_video` does, or the first
-window's last latents as they are. Figures are mean absolute differences of pixels, 0..255: between the two windows'
-pictures of the shared frames; from the last shared frame, cross-faded, to the first that is the second window's alone;
-and from a frame to the next at the other borders of latents.
+nothing comes or goes at the seam. Handed on are the shared frames encoded anew, with the noise that they came from, as
+`long_video` does, or with new noise, or the first window's last latents as they are. Figures are mean absolute
+differences of pixels, 0..255: between the two windows' pictures of the shared frames; from the last shared frame,
+cross-faded, to the first that is the second window's alone; and from a frame to the next at the other borders of
+latents.
 
 Before that, the VAE alone: the last frames of never-seen clips, decoded, against what a window sees that begins with
 them, for the model's VAE and the folders of --vaes. A VAE that was trained on single frames takes either.
@@ -22,7 +23,7 @@ from diffusers import AutoencoderKLWan
 
 from alchemint import timeline
 from alchemint.cli.models import find_model, load_pipeline
-from alchemint.long_video import _latents_of, crossfade, windows_of
+from alchemint.long_video import _latents_of, _noise_of, crossfade, windows_of
 from alchemint.model.latents import as_pixels, decode_video, encode_video
 from alchemint.pipeline import AlchemintPipeline
 from alchemint.storyboard import Storyboard, load_storyboard
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--vaes", nargs="*", default=[])
-    parser.add_argument("--latents", type=int, nargs="+", default=[1, 2, 3, 4])
+    parser.add_argument("--latents", type=int, nargs="+", default=[2, 3])
     arguments = parser.parse_args()
     pipeline = load_pipeline(find_model(arguments.model), "cpu", "float32")
     print("| VAE | latents shared | encoded anew | its latents |")
@@ -88,11 +89,13 @@ def measured(pipeline: AlchemintPipeline, board: Storyboard, steps: int,
         shared = timeline.frames_of_latent(count - 1)[1] + 1
         windows = windows_of(board, num_frames, timeline.duration_s(shared, board.fps))
         if before is None:
-            before = made(pipeline, windows[0].storyboard, steps, None)
+            noise = _noise_of(pipeline, windows[0], None, None)
+            before = made(pipeline, windows[0].storyboard, steps, noise, None)
         frames, latents = before
-        for way, known in (("encoded anew", _latents_of(pipeline, frames[-shared:])),
-                           ("its latents", latents[:, :, -count:])):
-            after, _ = made(pipeline, windows[1].storyboard, steps, known)
+        anew, kept = _latents_of(pipeline, frames[-shared:]), _noise_of(pipeline, windows[1], noise, None)
+        for way, known, second in (("encoded anew", anew, kept), ("its latents", latents[:, :, -count:], kept),
+                                   ("encoded anew, new noise", anew, _noise_of(pipeline, windows[1], None, None))):
+            after, _ = made(pipeline, windows[1].storyboard, steps, second, known)
             faded = crossfade(frames[-shared:], after[:shared])
             seam = changes(np.stack([faded[-1], after[shared]]))
             elsewhere = np.concatenate([changes(frames)[::4], changes(after[shared + 3:])[::4]])
@@ -100,10 +103,11 @@ def measured(pipeline: AlchemintPipeline, board: Storyboard, steps: int,
                                  float(elsewhere.mean()))
 
 
-def made(pipeline: AlchemintPipeline, board: Storyboard, steps: int,
+def made(pipeline: AlchemintPipeline, board: Storyboard, steps: int, noise: torch.Tensor,
          known: torch.Tensor | None) -> tuple[np.ndarray, torch.Tensor]:
     """Return a window's frames (frames, height, width, 3) 0..1 and its latents."""
-    latents = pipeline(board, num_inference_steps=steps, known_latents=known, output_type="latent").frames
+    latents = pipeline(board, num_inference_steps=steps, latents=noise, known_latents=known,
+                       output_type="latent").frames
     with torch.no_grad():
         video = decode_video(pipeline.vae, latents)[0]
     return (video.permute(1, 2, 3, 0).clamp(-1, 1).numpy() + 1) / 2, latents

@@ -231,10 +231,11 @@ def test_equal_seeds_make_equal_videos(pipeline: AlchemintPipeline) -> None:
 def test_a_window_goes_on_from_the_frames_that_were_shown(
     pipeline: AlchemintPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call, known, alone = AlchemintPipeline.__call__, [], []
+    call, known, alone, noise = AlchemintPipeline.__call__, [], [], []
 
     def noted(self: AlchemintPipeline, *args: Any, **options: Any) -> Any:
         known.append(options["known_latents"])
+        noise.append(options["latents"])
         output = call(self, *args, **options)
         alone.append(output[0][0].copy())
         return output
@@ -250,6 +251,17 @@ def test_a_window_goes_on_from_the_frames_that_were_shown(
         with torch.no_grad():
             torch.testing.assert_close(given_, encode_video(pipeline.vae, pixels), atol=1e-5, rtol=1e-4)
         assert given_.shape[2] == 2
+    # The shared latents keep the noise that they came from; what is new has noise of its own.
+    for before, after in pairwise(noise):
+        assert torch.equal(after[:, :, :2], before[:, :, -2:])
+        assert not torch.allclose(after[:, :, 2:], before[:, :, :1])
+
+
+def test_noise_may_come_from_a_generator(pipeline: AlchemintPipeline) -> None:
+    one, again, other = (made(pipeline, new_board(num_frames=13), generator=torch.Generator().manual_seed(seed))
+                         for seed in (1, 1, 2))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one[9:], other[9:])
 
 
 def test_an_absent_subject_is_left_out_and_the_others_keep_their_index(pipeline: AlchemintPipeline) -> None:

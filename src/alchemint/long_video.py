@@ -5,8 +5,9 @@
 
 Each window is a storyboard of its own, with the part of every interval that falls into it (`windows_of`). The frames
 that two windows share are encoded anew and given to the second as known latents: the video VAE is causal, a window's
-first latent holds one frame and not four, so that latents of the first window would not fit. What the second makes of
-the shared frames is cross-faded with what the first did. No more than one window's frames are kept at any time.
+first latent holds one frame and not four, so that latents of the first window would not fit. They keep the noise that
+they came from, so that the second window agrees with them from its first step on. What it makes of the shared frames is
+cross-faded with what the first did. No more than one window's frames are kept at any time.
 """
 
 from collections.abc import Callable, Iterator
@@ -76,8 +77,12 @@ def long_video(
     board = storyboard.resolve(pipeline.defaults)
     windows = windows_of(board, pipeline.defaults.num_frames if num_frames is None else num_frames, overlap_s)
 
+    noise: torch.Tensor | None = None
+
     def made(number: int, beginning: np.ndarray | None) -> np.ndarray:
         """Return a window's frames, (frames, height, width, 3) float 0..1."""
+        nonlocal noise
+        noise = _noise_of(pipeline, windows[number], noise, options.get("generator"))
 
         def on_step_end(pipe: "AlchemintPipeline", step: int, timestep: "torch.Tensor",
                         tensors: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
@@ -86,7 +91,7 @@ def long_video(
 
         frames: np.ndarray = pipeline(
             windows[number].storyboard, num_inference_steps=num_inference_steps, output_type="np", return_dict=False,
-            known_latents=None if beginning is None else _latents_of(pipeline, beginning),
+            latents=noise, known_latents=None if beginning is None else _latents_of(pipeline, beginning),
             callback_on_step_end=None if callback_on_step_end is None else on_step_end, **options)[0][0]
         return frames
 
@@ -158,6 +163,17 @@ def _seed_of(seed: int | None, number: int) -> int | None:
     if seed is None or number == 0:
         return seed
     return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _noise_of(
+    pipeline: "AlchemintPipeline", window: Window, before: "torch.Tensor | None", generator: "torch.Generator | None"
+) -> "torch.Tensor":
+    """Return a window's noise (1, C, T, H, W): its own, but for the shared latents that of the window before."""
+    noise = pipeline._noise([window.storyboard], generator, None)
+    if before is not None:
+        num_shared = timeline.num_latents(window.num_shared)
+        noise[:, :, :num_shared] = before[:, :, -num_shared:]
+    return noise
 
 
 def _latents_of(pipeline: "AlchemintPipeline", frames: np.ndarray) -> "torch.Tensor":

@@ -17,7 +17,6 @@
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +79,7 @@ def check(options: MemoryOptions, device: str, dtype: str, folder: str | Path, i
         raise ValueError("quantize nf4 needs a GPU; use int8 or fp8 on a CPU")
     if kind == "gguf":
         for name in _transformers_in(Path(folder)):
-            gguf_file(folder, name)
+            _check_gguf(gguf_file(folder, name))
     if kind == "nf4" and dtype == "float16":
         raise ValueError("quantize nf4 computes in bfloat16 or float32 here; leave --dtype float16 out")
     if options.memory == "balanced" and device == "cpu":
@@ -115,6 +114,8 @@ def loading_arguments(options: MemoryOptions, folder: str | Path, dtype: "torch.
         return {}
     _check_package(options.quantize)
     if options.quantize == "gguf":
+        for name in _transformers_in(Path(folder)):
+            _check_gguf(gguf_file(folder, name))
         return {name: _from_gguf(Path(folder), name, dtype) for name in _transformers_in(Path(folder))}
     from diffusers import PipelineQuantizationConfig
 
@@ -131,8 +132,8 @@ def _configs(kind: str, dtype: "torch.dtype") -> tuple[Any, Any]:
     if kind == "nf4":
         nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype,
                "bnb_4bit_use_double_quant": True}
-        return (partial(diffusers.BitsAndBytesConfig, **nf4, llm_int8_skip_modules=list(KEPT)),
-                partial(transformers.BitsAndBytesConfig, **nf4))
+        return (lambda: diffusers.BitsAndBytesConfig(**nf4, llm_int8_skip_modules=list(KEPT)),
+                lambda: transformers.BitsAndBytesConfig(**nf4))
     from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
     weights = Int8WeightOnlyConfig(version=2) if kind == "int8" else Float8WeightOnlyConfig()
@@ -153,20 +154,27 @@ def gguf_file(folder: str | Path, name: str) -> Path:
     return found[0]
 
 
+def _check_gguf(path: Path) -> None:
+    """Raise ValueError for a file that is none, or lacks the modules that Wan does not have."""
+    import gguf
+
+    try:
+        names = {tensor.name for tensor in gguf.GGUFReader(path).tensors}
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{path} can't be read as GGUF: {error}") from error
+    if not any(name.startswith("subject_index.") for name in names):
+        raise ValueError(f"{path} lacks the modules that Wan does not have, such as subject_index; it has to be made "
+                         "of the whole trained transformer")
+
+
 def _from_gguf(folder: Path, name: str, dtype: "torch.dtype") -> Any:
     from diffusers import GGUFQuantizationConfig
 
     from alchemint.model.transformer import AlchemintTransformer3DModel
 
-    path = gguf_file(folder, name)
-    transformer = AlchemintTransformer3DModel.from_single_file(
-        str(path), config=str(folder), subfolder=name, dtype=dtype,
+    return AlchemintTransformer3DModel.from_single_file(
+        str(gguf_file(folder, name)), config=str(folder), subfolder=name, dtype=dtype,
         quantization_config=GGUFQuantizationConfig(compute_dtype=dtype))
-    missing = [name for name, weights in transformer.named_parameters() if weights.is_meta]
-    if missing:
-        raise ValueError(f"{path} lacks weights of this model, {missing[0]} and {len(missing) - 1} more; it has to be "
-                         "made of the whole trained transformer, new modules included")
-    return transformer
 
 
 def fit(pipeline: "AlchemintPipeline", options: MemoryOptions, device: "torch.device | str") -> None:

@@ -19,7 +19,12 @@ from alchemint.memory_estimate.ledger import FLOAT32, Held, Ledger
 from alchemint.memory_estimate.text_walk import encode_texts
 from alchemint.memory_estimate.transformer_walk import Pass, TransformerWalk, WeightUse
 from alchemint.memory_estimate.vae_walk import VaeWalk
-from alchemint.memory_estimate.weights import text_encoder_weights, transformer_weights, vae_weights
+from alchemint.memory_estimate.weights import (
+    text_encoder_weights,
+    transformer_weights,
+    unpacking_bytes,
+    vae_weights,
+)
 
 if TYPE_CHECKING:
     from alchemint.storyboard import Storyboard
@@ -185,7 +190,8 @@ def _denoising(configs: Configs, work: Work, options: MemoryOptions, itemsize: i
     branches = conditions(2)
     stacked = conditions(at_once) if at_once > 1 else []
     sample = [ledger.new(at_once, channels, *shape), ledger.new(at_once, channels, *shape, itemsize=itemsize)]
-    use = WeightUse(1 if options.casts else None, options.quantize is not None)
+    use = WeightUse(1 if options.casts else None,
+                    unpacking_bytes(options.quantize, itemsize) if options.quantize else None)
     one_way = config.get("reference_attention") == "one_way" and work.num_references > 0
 
     def walk(**flags: bool) -> list[Held]:

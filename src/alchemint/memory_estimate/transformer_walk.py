@@ -29,10 +29,10 @@ class Pass:
 @dataclass(frozen=True)
 class WeightUse:
     """What a block's layers do with their weights at each use. storage: bytes of a number that is cast before and
-    after, or None. unpacked: whether it is unpacked beside what is stored."""
+    after, or None. unpacking: bytes that a number takes at most while it is unpacked beside what is stored, or None."""
 
     storage: int | None = None
-    unpacked: bool = False
+    unpacking: int | None = None
 
 
 class TransformerWalk:
@@ -211,11 +211,13 @@ class TransformerWalk:
         return out
 
     def _linear(self, num_tokens: int, num_inputs: int, num_outputs: int) -> Held:
-        """A quantised or stored-small layer brings its weights into shape first."""
+        """A layer whose weights are quantised, or stored in a smaller type, brings them into shape first."""
         ledger, weights = self.ledger, self.weights
         number = num_inputs * num_outputs
         shaped = None
-        if weights.storage is not None or weights.unpacked:
+        if weights.unpacking is not None:
+            ledger.touch(number * weights.unpacking)
+        if weights.storage is not None or weights.unpacking is not None:
             shaped = ledger.new(number, itemsize=self.itemsize)
         freed = number * (weights.storage or 0)
         ledger.add(-freed)

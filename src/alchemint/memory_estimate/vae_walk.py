@@ -42,7 +42,7 @@ class VaeWalk:
         if tiled and max(image.shape[3:]) > TILE:
             side_y, side_x = (min(TILE, side) for side in image.shape[3:])
             tile = _View(self.batch, image.shape[1], 1, side_y, side_x)
-            self._touch_alone(partial(VaeWalk._encoded, image=tile))
+            self.ledger.touch(self._peak_alone(partial(VaeWalk._encoded, image=tile)))
             return self._new(2 * self.config["z_dim"], 1, height // ratio, width // ratio)
         moments = self._conv(self._encoded(image), kernel=(1, 1, 1))
         self._clear()
@@ -54,14 +54,15 @@ class VaeWalk:
         patch = self.config["patch_size"] or 1
         tile, stride = TILE // ratio, TILE_STRIDE // ratio
         num_frames, scale = self._num_frames(num_latents), ratio // patch
-        walked: set[tuple[int, int]] = set()
+        peaks: dict[tuple[int, int], int] = {}
         tiles, pieces = [], None
         for top in range(0, height, stride):
             for left in range(0, width, stride):
                 size = min(tile, height - top), min(tile, width - left)
-                if size not in walked:
-                    walked.add(size)
-                    self._touch_alone(partial(VaeWalk._tile, num_latents=num_latents, height=size[0], width=size[1]))
+                if size not in peaks:
+                    peaks[size] = self._peak_alone(
+                        partial(VaeWalk._tile, num_latents=num_latents, height=size[0], width=size[1]))
+                self.ledger.touch(peaks[size])
                 pieces = self._new(channels, num_frames, size[0] * scale, size[1] * scale)
                 tiles.append(self.ledger.like(pieces))
         rows = [self._new(channels, num_frames, min(stride, height - top) * scale, width * scale)
@@ -76,12 +77,11 @@ class VaeWalk:
             video = self.ledger.like(video)
         return self.ledger.like(video)
 
-    def _touch_alone(self, walk_on: "Callable[[VaeWalk], object]") -> None:
-        """Let the peak of another walk live for a moment."""
+    def _peak_alone(self, part: "Callable[[VaeWalk], object]") -> int:
+        """Return the peak of a part of the walk, in a ledger of its own."""
         alone = VaeWalk(Ledger(), self.config, self.itemsize, self.batch)
-        held = walk_on(alone)
-        self.ledger.touch(alone.ledger.peak)
-        del held
+        part(alone)
+        return alone.ledger.peak
 
     def _tile(self, num_latents: int, height: int, width: int) -> list[Held]:
         self._clear()

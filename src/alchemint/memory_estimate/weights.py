@@ -14,6 +14,15 @@ QUANTISED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 1 / 64, "gguf": 34 / 32}
 """Bytes of a quantised weight. gguf: Q8_0, a half-precision scale for 32 numbers; its files hold other kinds, too."""
 
 
+def unpacking_bytes(quantize: str, itemsize: int) -> int:
+    """Return the bytes that a quantised weight takes at most while it is unpacked for a use.
+
+    torchao multiplies fp8 by its scales in float32, GGUF's kinds are unpacked in half precision, and then cast.
+    """
+    between = {"fp8": 2 * FLOAT32, "gguf": 2}.get(quantize, 0)
+    return between if between >= FLOAT32 == itemsize else between + itemsize
+
+
 @dataclass(frozen=True)
 class TransformerWeights:
     """Numbers of weights. linear: matrices of a block's linear layers, which may be quantised, and biases their biases;
