@@ -52,6 +52,7 @@ GUIDANCES = {
     "three evaluations": Guidance("chained", 3.0, 2.0),
     "by images in the first 30 % of the steps": Guidance("chained", 3.0, 2.0, image_interval=(0.0, 0.3)),
     "both by one scale (two evaluations)": Guidance("chained", 2.5, 2.5),
+    "by the text in the first 30 % of the steps": Guidance("chained", 3.0, 2.0, text_interval=(0.0, 0.3)),
 }
 
 

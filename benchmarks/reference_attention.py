@@ -30,6 +30,7 @@ GUIDANCES: dict[str, dict[str, Any]] = {
     "three evaluations": {},
     "by images in the first 30 % of the steps": {"image_interval": [0.0, 0.3]},
     "both by one scale (two evaluations)": {"image_scale": 2.5, "text_scale": 2.5},
+    "by the text in the first 30 % of the steps": {"text_interval": [0.0, 0.3]},
 }
 NUM_TIMED = 3
 
