@@ -2,7 +2,12 @@
 
     python benchmarks/reference_attention.py --full runs/toy-full/export --one-way runs/toy-one-way/export
 
-Both recipes are configs/toy.yaml with the same start, seed and steps; the second has model.reference_attention=one_way.
+Both recipes are the same but for the second one's model.reference_attention=one_way; where the package lies in src:
+
+    alchemint train configs/toy.yaml model.reference_attention=one_way init_from=src/alchemint/assets/toy \\
+        vae=src/alchemint/assets/toy/vae clips.stills_share=0.2 clips.own_frame_share=0.2 run.steps=1100 seed=7 \\
+        output=runs/toy-one-way
+
 Scored by S2VTime with the package's own commands (resumable in --out): each model with its own guidance, and the
 second with fewer evaluations. Printed are t-IoU, its paired difference from the first row, and the time of a video's
 steps and decoding against the first row's, measured in turn in this process.

@@ -10,7 +10,8 @@ table.md, rows.json and a contact sheet of each of the first two storyboards at 
 The model is to be one that was trained so, such as toy, continued without intervals; where the package lies in src:
 
     alchemint train configs/toy.yaml model.interval_encoding=untimed init_from=src/alchemint/assets/toy \\
-        vae=src/alchemint/assets/toy/vae run.steps=500 output=runs/toy-untimed
+        vae=src/alchemint/assets/toy/vae clips.stills_share=0.2 clips.own_frame_share=0.2 run.steps=500 seed=7 \\
+        output=runs/toy-untimed
 """
 
 import argparse

@@ -267,6 +267,12 @@ def test_a_table_is_stretched_to_other_numbers_of_steps(new_pipeline: NewPipelin
         assert [step for step, count in enumerate(steps) if count] == expected
 
 
+def test_a_table_of_any_length_is_kept_as_it_is(new_pipeline: NewPipeline) -> None:
+    ratios = torch.rand(40, generator=torch.Generator().manual_seed(6)).tolist()
+    pipeline = new_pipeline(AccelerationOptions(step_cache=StepCache("mag", 0.1, tuple(ratios))))
+    assert pipeline.transformer._cache_config.mag_ratios.tolist() == pytest.approx(ratios)
+
+
 def test_calibration_measures_the_residuals(new_pipeline: NewPipeline, capsys: pytest.CaptureFixture[str]) -> None:
     pipeline = new_pipeline(AccelerationOptions(step_cache=StepCache("calibrate", 0.0)),
                             reference_attention="one_way")

@@ -139,6 +139,11 @@ def test_windows_that_cannot_be_are_told_at_once(
         long_video(pipeline, new_board(), window, overlap_s)
 
 
+def test_what_windows_set_themselves_cannot_be_given(pipeline: AlchemintPipeline) -> None:
+    with pytest.raises(ValueError, match="latents, output_type: each window has its own"):
+        long_video(pipeline, new_board(), output_type="pt", latents=None)
+
+
 # Joints
 
 

@@ -107,3 +107,11 @@ def test_a_transformer_alone_has_its_bases_defaults(folder_of: Callable[..., Pat
     assert not defaults.takes_events
     assert transformer["num_word_tokens"] == 0
     assert read_guidance(tmp_path / "Phantom-Wan-1.3B.pth", base) == {"image_scale": 5.0, "text_scale": 7.5}
+
+
+def test_the_second_transformers_guidance_is_its_own_where_it_differs(tmp_path: Path) -> None:
+    index = {"_class_name": "AlchemintPipeline", "guidance": {"image_scale": 2.0, "text_scale": 4.0},
+             "guidance_2": {"text_scale": 3.0}}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    assert read_guidance(tmp_path) == {"image_scale": 2.0, "text_scale": 4.0}
+    assert read_guidance(tmp_path, second=True) == {"image_scale": 2.0, "text_scale": 3.0}

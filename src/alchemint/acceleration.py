@@ -180,7 +180,9 @@ def _config_of(cache: StepCache) -> "FirstBlockCacheConfig | MagCacheConfig":
         return FirstBlockCacheConfig(threshold=cache.threshold)
     if cache.kind == "calibrate":
         return MagCacheConfig(calibrate=True)
-    return MagCacheConfig(threshold=cache.threshold, mag_ratios=list(cache.ratios))
+    # At its own length the table stays as it is; it is stretched to a call's steps where they are told (`step_caches`).
+    return MagCacheConfig(threshold=cache.threshold, mag_ratios=list(cache.ratios),
+                          num_inference_steps=len(cache.ratios))
 
 
 def calibrated(pipeline: "AlchemintPipeline") -> tuple[float, ...]:
@@ -207,7 +209,11 @@ def processes(device: str) -> Iterator[None]:
         yield
         return
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        number, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= count:
+            raise ValueError(f"there are more processes here than GPUs ({count}); start torchrun with "
+                             f"--nproc-per-node {count} at most")
+        torch.cuda.set_device(number)
     distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=_TIMEOUT)
     yield
     distributed.destroy_process_group()

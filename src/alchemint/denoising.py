@@ -125,7 +125,7 @@ class GuidedVelocity:
         same_expert = self._last is not None and self._last[0] is expert
         if not same_expert or self._last != (expert, branches):
             self._encoded = {key: encoded for key, encoded in self._encoded.items()
-                             if same_expert and set(key) <= set(branches)}
+                             if same_expert and (key == tuple(branches) or not self._evaluating.batched)}
             for each in self._experts:
                 each.transformer._reset_stateful_cache()
         self._last = expert, branches

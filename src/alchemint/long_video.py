@@ -19,6 +19,9 @@ import numpy as np
 from alchemint import media, timeline
 from alchemint.storyboard import Event, Storyboard, Subject
 
+_TAKEN = {"known_latents", "latents", "output_type", "return_dict"}
+"""Arguments of the pipeline that windows set themselves."""
+
 if TYPE_CHECKING:
     import torch
 
@@ -74,6 +77,8 @@ def long_video(
     When a callback interrupts the pipeline, the video ends with that window. Raises what the pipeline and `windows_of`
     raise, before the first frame is asked for where it can be told by then.
     """
+    if taken := sorted(_TAKEN & options.keys()):
+        raise ValueError(f"{', '.join(taken)}: each window has its own; leave out")
     board = storyboard.resolve(pipeline.defaults)
     windows = windows_of(board, pipeline.defaults.num_frames if num_frames is None else num_frames, overlap_s)
 
@@ -184,4 +189,6 @@ def _latents_of(pipeline: "AlchemintPipeline", frames: np.ndarray) -> "torch.Ten
 
     pixels = torch.from_numpy(frames).permute(3, 0, 1, 2).unsqueeze(0) * 2 - 1
     with torch.no_grad():
-        return encode_video(pipeline.vae, pixels.to(pipeline._execution_device))
+        latents = encode_video(pipeline.vae, pixels.to(pipeline._execution_device))
+    pipeline.maybe_free_model_hooks()  # else an offloaded VAE stays on the device while the window is denoised
+    return latents

@@ -35,14 +35,15 @@ def read_defaults(folder: str | Path, base: str | Path | None = None) -> tuple[D
     return defaults_of(pipeline, vae, transformer), transformer
 
 
-def read_guidance(folder: str | Path, base: str | Path | None = None) -> dict[str, Any]:
-    """Return the values of guidance that a model names as its own, by name."""
+def read_guidance(folder: str | Path, base: str | Path | None = None, second: bool = False) -> dict[str, Any]:
+    """Return the values of guidance that a model names as its own, by name; with `second` those of its second
+    transformer, where they differ."""
     folder = Path(folder)
     if base is not None or layout.is_wan(folder):
         return layout.find(folder, None if base is None else Path(base)).guidance
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     guidance: dict[str, Any] = index.get("guidance") or {}
-    return guidance
+    return {**guidance, **(index.get("guidance_2") or {})} if second else guidance
 
 
 def defaults_of(pipeline: Mapping[str, Any], vae: Mapping[str, Any], transformer: Mapping[str, Any]) -> Defaults:

@@ -259,6 +259,21 @@ def test_phantom_makes_a_video_with_a_subject(folder_of: FolderOf, tmp_path: Pat
     assert not torch.allclose(latents, alone, atol=1e-3)
 
 
+def test_a_trained_transformer_is_no_phantom_whatever_its_name(folder_of: FolderOf, tmp_path: Path) -> None:
+    wan = WanTransformer3DModel.from_pretrained(folder_of("tiny"), subfolder="transformer")
+    ours = AlchemintTransformer3DModel.from_wan(wan)
+    ours.save_pretrained(tmp_path / "phantom-timed")
+    pipeline = AlchemintPipeline.from_wan(tmp_path / "phantom-timed", folder_of("tiny"))
+    assert torch.equal(pipeline.transformer.subject_index.weight, ours.subject_index.weight)
+    assert pipeline.config.guidance == {}
+    assert pipeline.scheduler.config.shift == 5.66
+
+
+def test_a_transformer_beside_a_base_has_to_be_here(folder_of: FolderOf) -> None:
+    with pytest.raises(ValueError, match=r'"owner/Phantom-Wan" is no file or folder; .* download its file'):
+        AlchemintPipeline.from_wan("owner/Phantom-Wan", folder_of("tiny"))
+
+
 def test_a_trained_transformer_takes_the_rest_from_its_base(
     folder_of: FolderOf, tmp_path: Path, warnings: list[str]
 ) -> None:

@@ -53,12 +53,17 @@ def parse_step_cache(text: str) -> "StepCache":
     return StepCache(kind, threshold, _read_ratios(Path(path)) if kind == "mag" else ())
 
 
-def write_calibration(pipeline: "AlchemintPipeline", step_cache: str) -> Path:
-    """Write the table that `pipeline` has measured to the file of a step cache "calibrate:FILE"."""
+def calibration_file(step_cache: str | None) -> Path | None:
+    """Return the file that a step cache "calibrate:FILE" writes; None for others."""
+    kind, _, path = (step_cache or "").partition(":")
+    return Path(path) if kind == "calibrate" else None
+
+
+def write_calibration(pipeline: "AlchemintPipeline", path: Path) -> Path:
+    """Write the table that `pipeline` has measured."""
     from alchemint import media
     from alchemint.acceleration import calibrated
 
-    path = Path(step_cache.partition(":")[2])
     media.write_text(path, json.dumps({"mag_ratios": calibrated(pipeline)}, indent=2) + "\n")
     return path
 

@@ -15,6 +15,8 @@ def export(
     step: Annotated[int | None, typer.Option(help="step of the checkpoint; the newest when not given")] = None,
     weights: Annotated[Weights, typer.Option(help="the moving average of the weights, or the last ones")] = "averaged",
     dtype: Annotated[Dtype, typer.Option(help="of the transformer's weights")] = "float32",
+    other: Annotated[Path | None, typer.Option(help="of Wan 2.2 A14B: the model folder whose other expert is taken; "
+                                               "the base's own, untrained, when not given")] = None,
 ) -> None:
     """Write a checkpoint as a whole pipeline folder: adapters merged, text encoder and VAE beside it."""
     import torch
@@ -36,5 +38,5 @@ def export(
     # A run's folder may have been moved, and holds its tokenizer.
     objective = new_objective(recipe.model_copy(update={"output": run}), ALONE)
     assert isinstance(objective, TransformerObjective)
-    objective.assemble(found, out, weights == "averaged", getattr(torch, dtype))
+    objective.assemble(found, out, weights == "averaged", getattr(torch, dtype), other)
     typer.echo(f"{out}: the model of {found}")

@@ -24,6 +24,7 @@ from alchemint.cli.acceleration import (
     ContextParallelOption,
     StepCacheOption,
     acceleration_options,
+    calibration_file,
     exhaust,
     is_first_process,
     new_console,
@@ -62,6 +63,7 @@ class Options:
 
     steps: int
     guidance: "Guidance"
+    guidance_2: "Guidance"
     batch_branches: bool
     device: str
     dtype: str
@@ -152,14 +154,15 @@ def generate(
     given: dict[str, Any] = {"mode": guidance, "image_scale": image_scale, "text_scale": text_scale,
                              "joint_scale": joint_scale, "interval": guidance_interval,
                              "image_interval": image_interval, "text_interval": text_interval}
-    chosen = Guidance(**read_guidance(source.config_folder, source.base_folder)
-                      | {name: value for name, value in given.items() if value is not None})
+    changed = {name: value for name, value in given.items() if value is not None}
+    chosen, chosen_2 = (Guidance(**read_guidance(source.config_folder, source.base_folder, second) | changed)
+                        for second in (False, True))
     if reference_gate is not None:
         from alchemint.model.interval_gate import check_strength
 
         check_strength(reference_gate)
     chosen_device = pick_device(device)
-    options = Options(steps, chosen, batch_branches, chosen_device, pick_dtype(dtype, chosen_device), upscale,
+    options = Options(steps, chosen, chosen_2, batch_branches, chosen_device, pick_dtype(dtype, chosen_device), upscale,
                       window, overlap, reference_gate,
                       acceleration_options(attention_backend, compile_blocks, step_cache, context_parallel,
                                            branch_parallel),
@@ -172,7 +175,10 @@ def generate(
         if dry_run:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=target.parent).close()  # a folder that takes no files is told before the work, not after
+        # A folder that takes no files is told before the work, not after.
+        for file in (target, calibration_file(step_cache)):
+            if file is not None:
+                TemporaryFile(dir=file.parent).close()
         begun = time.perf_counter()
         with console.status("loading the model"):
             pipeline = load_pipeline(source, options.device, options.dtype, options.memory)
@@ -184,8 +190,8 @@ def generate(
                 exhaust(frames)
                 return
             _write(console, target, frames, board, options, model, loading, sheet)
-        if step_cache is not None and step_cache.startswith("calibrate:"):
-            written = write_calibration(pipeline, step_cache)
+        if (table := calibration_file(step_cache)) is not None:
+            written = write_calibration(pipeline, table)
             console.print(f"wrote   {written}, for --step-cache mag:{written}", markup=False, highlight=False)
 
 
@@ -231,7 +237,8 @@ def _show_plan(
         *_about_windows(windows, board.fps),
         f"tokens  {tokens} = {sum(counts.values())}" + (" in the fullest window" if len(windows) > 1 else ""),
         f"work    {times}{options.steps} steps of {evaluations} evaluations ({sum(guided)} in all), "
-        f"{_in_words(options.guidance)} guidance",
+        f"{_in_words(options.guidance)} guidance"
+        + ("" if options.guidance_2 == options.guidance else f", {_in_words(options.guidance_2)} of the second expert"),
         *([f"gate    {options.reference_gate:g} on references outside their intervals (experimental)"]
           if options.reference_gate else []),
         f"with    {model} on {options.device} in {options.dtype}, seed {board.seed}"
@@ -276,7 +283,8 @@ def _sample(
         with _progress(console, options.steps, num_windows) as on_step_end:
             yield from long_video(
                 pipeline, board, options.window, options.overlap_s, options.steps, on_step_end,
-                guidance=options.guidance, batch_branches=options.batch_branches, reference_gate=options.reference_gate)
+                guidance=options.guidance, guidance_2=options.guidance_2, batch_branches=options.batch_branches,
+                reference_gate=options.reference_gate)
     except torch.OutOfMemoryError as error:
         raise ValueError(f"the memory of {options.device} does not suffice; use --memory low, --sequential-branches, a "
                          "smaller width and height, a smaller --window or fewer references") from error

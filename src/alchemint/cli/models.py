@@ -64,7 +64,7 @@ def find_model(name: str, base: str | None = None) -> ModelSource:
     Raises ValueError when there is no such model.
     """
     if base is not None:
-        return ModelSource(name, _find(name), base, _find(base))
+        return ModelSource(name, hub.find_here(name), base, _find(base))
     if name == TOY:
         if not (TOY_FOLDER / "model_index.json").is_file():
             raise ValueError("this installation holds no toy weights; train them as docs/toy.md tells, "
@@ -86,7 +86,7 @@ def _edition(name: str, folder: Path) -> str:
         return folder.name
     digest = hashlib.sha256()
     for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
-        if path.suffix not in (".json", ".safetensors", ".pth"):
+        if path.suffix not in (".json", ".safetensors", ".pth", ".pt", ".bin", ".gguf"):
             continue
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder)} {size}".encode())

@@ -21,7 +21,7 @@ from alchemint.training.tokenizer import load_or_train
 
 WAN_PROMPT_TOKENS, WAN_EVENT_TOKENS = 512, 128
 
-_EXPERT_FOLDERS = {None: "transformer", "high": "transformer", "low": "transformer_2"}
+EXPERT_FOLDERS = {None: "transformer", "high": "transformer", "low": "transformer_2"}
 
 
 @dataclass
@@ -104,7 +104,7 @@ def draw_new(transformer: AlchemintTransformer3DModel, seed: int) -> None:
 
 def _from_wan(recipe: TransformerRecipe, folder: Path, ranks: Ranks) -> Start:
     index = read_index(folder)
-    weights = folder / _EXPERT_FOLDERS[recipe.expert]
+    weights = folder / EXPERT_FOLDERS[recipe.expert]
     boundary = index.get("boundary_ratio")
     if boundary is None and recipe.expert is not None:
         raise ValueError(f"{folder} has no experts; leave out `expert`")

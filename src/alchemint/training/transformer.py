@@ -193,9 +193,10 @@ class TransformerObjective:
         if self._ranks.is_first:
             export.write_trained(self._start, self._recipe, weights, folder)
 
-    def assemble(self, found: Path, folder: Path, averaged: bool, dtype: torch.dtype) -> None:
+    def assemble(self, found: Path, folder: Path, averaged: bool, dtype: torch.dtype,
+                 other: Path | None = None) -> None:
         """Write a pipeline folder of a checkpoint; see `export.assemble`."""
-        export.assemble(self._start, self._recipe, self.modules, found, folder, averaged, dtype)
+        export.assemble(self._start, self._recipe, self.modules, found, folder, averaged, dtype, other)
 
     # Parts of the above, in order.
 

@@ -22,6 +22,18 @@ def find(name: str, is_base: bool = False) -> Path:
     return fetch(name, _BESIDE_TRANSFORMERS if is_base else _BESIDE_TRANSFORMERS + _TRANSFORMERS)
 
 
+def find_here(name: str) -> Path:
+    """Return the file or folder of a transformer that a base completes.
+
+    Raises ValueError when it is not here: on the hub such files have names of their own, by which they would have to be
+    picked.
+    """
+    if not Path(name).exists():
+        raise ValueError(f'"{name}" is no file or folder; a transformer that is to be used with a base has to be here: '
+                         "download its file, and name that")
+    return Path(name)
+
+
 def fetch_configs(name: str) -> Path:
     """Return the folder to which the JSON files of a model on the hub were fetched."""
     return fetch(name, ("*.json",))

@@ -116,7 +116,7 @@ def find(source: Path, base: Path | None = None) -> Layout:
                          f"{counts[len(rest.transformers) - 1]}; both must be of one geometry")
     found = tuple(Part(part.path, part.config or _plain(like.config))
                   for part, like in zip(transformers, rest.transformers, strict=True))
-    is_phantom = "phantom" in source.name.lower()
+    is_phantom = "phantom" in source.name.lower() and not any(part.is_trained for part in found)
     return replace(rest, transformers=found, options=PHANTOM_OPTIONS if is_phantom else {},
                    guidance=PHANTOM_GUIDANCE if is_phantom else {})
 

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT
 
 from alchemint.model.transformer import AlchemintTransformer3DModel
 from alchemint.wan import hub, names, sizes
-from alchemint.wan.layout import NEEDED, Layout, Part, check_channels, find
+from alchemint.wan.layout import NEEDED, SHIFT, Layout, Part, check_channels, find
 from alchemint.wan.tensors import Stored, find_file, open_tensors
 
 logger = logging.get_logger(__name__)
@@ -36,17 +36,19 @@ def load_parts(source: str | PathLike[str], base: str | PathLike[str] | None, dt
                options: Config) -> Config:
     """Return the arguments of an AlchemintPipeline of a Wan in `source`, the rest of which is `base`.
 
-    Each is a folder, a file, or a name on the hub. The VAE is float32. Warns, once, where nothing of timed control is
-    trained. Raises ValueError for what is missing, broken or of another kind.
+    Each is a folder, a file, or a name on the hub; with a base the source must be here. The VAE is float32. Warns,
+    once, where nothing of timed control is trained. Raises ValueError for what is missing, broken or of another kind.
     """
-    layout = find(hub.find(str(source)), None if base is None else hub.find(str(base), is_base=True))
-    is_trained = any(part.is_trained for part in layout.transformers)
-    if is_trained and options:
+    layout = find(hub.find(str(source))) if base is None else find(
+        hub.find_here(str(source)), hub.find(str(base), is_base=True))
+    is_trained = all(part.is_trained for part in layout.transformers)
+    if any(part.is_trained for part in layout.transformers) and options:
         raise ValueError(f"{source} is a trained transformer, whose {next(iter(options))} is fixed; leave it out")
     transformers = [load_transformer(part, dtype, {**layout.options, **options}) for part in layout.transformers]
     if layout.is_phantom:  # it knows its references by their order alone
         nn.init.zeros_(transformers[0].subject_index.weight)
-    shift = shift or layout.sampling_shift
+    if shift is None:  # trained ones are sampled as training does, plain ones as their files say
+        shift = SHIFT if is_trained and layout.boundary_ratio is None else layout.sampling_shift
     parts = {
         "tokenizer": load_tokenizer(layout.tokenizer), "text_encoder": load_text_encoder(layout, dtype),
         "vae": load_vae(layout), "scheduler": FlowMatchEulerDiscreteScheduler(shift=shift),
@@ -57,8 +59,12 @@ def load_parts(source: str | PathLike[str], base: str | PathLike[str] | None, dt
     if not is_trained:
         untrained = ("it takes references, but their times are untrained" if layout.is_phantom else
                      "its references, their times and events are untrained, drawn at random")
-        logger.warning(f"{source} is a Wan without AlcheMinT's modules: {untrained}; train them (alchemint train, with "
-                       f"this as base), or use a trained model. Sampled with shift {shift:g}"
+        way = "train them (alchemint train, with this as base)"
+        if layout.released or base is not None:
+            way = ("write AlchemintPipeline.from_wan(...).save_pretrained(FOLDER), and train that (alchemint train, with "
+                   "init_from: FOLDER)")
+        logger.warning(f"{source} is a Wan without AlcheMinT's modules: {untrained}; {way}, or use a trained model. "
+                       f"Sampled with shift {shift:g}"
                        + (", its own." if shift == layout.shift else "."))
     return parts
 
