@@ -61,7 +61,7 @@ def load_parts(source: str | PathLike[str], base: str | PathLike[str] | None, dt
                      "its references, their times and events are untrained, drawn at random")
         way = "train them (alchemint train, with this as base)"
         if layout.released or base is not None:
-            way = ("write AlchemintPipeline.from_wan(...).save_pretrained(FOLDER), and train that (alchemint train with "
+            way = ("write AlchemintPipeline.from_wan(...).save_pretrained(FOLDER), and train that (alchemint train, "
                    "init_from: FOLDER)")
         logger.warning(f"{source} is a Wan without AlcheMinT's modules: {untrained}; {way}, or use a trained model. "
                        f"Sampled with shift {shift:g}"
