@@ -84,7 +84,7 @@ class AlchemintTransformerBlock(WanTransformerBlock):
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = self._modulation(temb, segments)
 
         # 1. Self-attention over the whole sequence
-        normed = shift.add(scale.multiply(self.norm1(hidden_states.float()), plus_one=True)).type_as(hidden_states)
+        normed = scale.scale_and_shift(self.norm1(hidden_states.float()), shift).type_as(hidden_states)
         if attending is None or attending.is_plain:
             attended = self.attn1(normed, None, None, rotary_emb)
         else:
@@ -103,7 +103,7 @@ class AlchemintTransformerBlock(WanTransformerBlock):
         hidden_states = hidden_states + attended
 
         # 3. Feed-forward
-        normed = ffn_shift.add(ffn_scale.multiply(self.norm3(hidden_states.float()), plus_one=True))
+        normed = ffn_scale.scale_and_shift(self.norm3(hidden_states.float()), ffn_shift)
         fed = self.ffn(normed.type_as(hidden_states))
         return (hidden_states.float() + ffn_gate.multiply(fed.float())).type_as(hidden_states)
 
@@ -124,20 +124,19 @@ class _Modulation(NamedTuple):
     condition: Tensor | None = None
     num_video_tokens: int = 0
 
-    def multiply(self, hidden_states: Tensor, plus_one: bool = False) -> Tensor:
-        """Scale each segment of (B, tokens, dim) by its own modulation, or by one plus it."""
-        one = 1 if plus_one else 0
+    def multiply(self, hidden_states: Tensor) -> Tensor:
+        """Scale each segment of (B, tokens, dim) by its own modulation."""
         if self.condition is None:
-            return hidden_states * (one + self.video)
-        return torch.cat([hidden_states[:, :self.num_video_tokens] * (one + self.video),
-                          hidden_states[:, self.num_video_tokens:] * (one + self.condition)], dim=1)
+            return hidden_states * self.video
+        return torch.cat([hidden_states[:, :self.num_video_tokens] * self.video,
+                          hidden_states[:, self.num_video_tokens:] * self.condition], dim=1)
 
-    def add(self, hidden_states: Tensor) -> Tensor:
-        """Shift each segment of (B, tokens, dim) by its own modulation."""
-        if self.condition is None:
-            return hidden_states + self.video
-        return torch.cat([hidden_states[:, :self.num_video_tokens] + self.video,
-                          hidden_states[:, self.num_video_tokens:] + self.condition], dim=1)
+    def scale_and_shift(self, hidden_states: Tensor, shift: "_Modulation") -> Tensor:
+        """Scale each segment of (B, tokens, dim) by one plus its own modulation, and shift it by its own `shift`."""
+        if self.condition is None or shift.condition is None:
+            return hidden_states * (1 + self.video) + shift.video
+        return torch.cat([hidden_states[:, :self.num_video_tokens] * (1 + self.video) + shift.video,
+                          hidden_states[:, self.num_video_tokens:] * (1 + self.condition) + shift.condition], dim=1)
 
 
 class AlchemintTransformer3DModel(WanTransformer3DModel):
