@@ -288,7 +288,7 @@ def test_a_transformer_of_another_kind_is_one_line(
     ("export", None, "put a whole model together with `alchemint export RUN --out FOLDER`"),
     ("export", "tiny", "put a whole model together with `alchemint export RUN --out FOLDER`"),
     ("empty", None, "is no model folder"), ("empty", "tiny", "holds no weights"),
-    ("nothing", "tiny", "neither toy nor a folder")])
+    ("nothing", "tiny", "is no file or folder; a transformer that is to be used with a base has to be here")])
 def test_what_is_no_whole_model_is_one_line(
     alchemint: Alchemint, folder_of: FolderOf, board: Path, tmp_path: Path, name: str, base: str | None, message: str
 ) -> None:
