@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from alchemint.processes import join
+
 if TYPE_CHECKING:
     from diffusers import FirstBlockCacheConfig, MagCacheConfig
 
@@ -163,14 +165,14 @@ def accelerate(pipeline: "AlchemintPipeline", options: AccelerationOptions) -> N
     pipeline.parallelise(options.context_parallel, options.branch_parallel)
 
 
-def _compile(transformer: "AlchemintTransformer3DModel", **options: Any) -> None:
+def _compile(transformer: "AlchemintTransformer3DModel") -> None:
     """Compile the forward of every block itself: `compile_repeated_blocks` compiles the hooks around it, too."""
     import torch
 
     # The same code serves blocks with and without references, events, one or several branches, and their encoding.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _RECOMPILATIONS)
     for block in transformer.blocks:
-        block.forward = torch.compile(block.forward, fullgraph=True, **options)
+        block.forward = torch.compile(block.forward, fullgraph=True)
 
 
 def _config_of(cache: StepCache) -> "FirstBlockCacheConfig | MagCacheConfig":
@@ -202,18 +204,11 @@ def processes(device: str) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    import torch
     from torch import distributed
 
     if distributed.is_initialized():
         yield
         return
-    if device == "cuda":
-        number, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if number >= count:
-            raise ValueError(f"there are more processes here than GPUs ({count}); start torchrun with "
-                             f"--nproc-per-node {count} at most")
-        torch.cuda.set_device(number)
-    distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=_TIMEOUT)
+    join(device == "cuda", _TIMEOUT)
     yield
     distributed.destroy_process_group()

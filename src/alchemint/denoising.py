@@ -122,10 +122,10 @@ class GuidedVelocity:
         Step caches hold what a branch was at the last step; one that pauses and returns must not find what it was long
         ago. Encoded references take room.
         """
-        same_expert = self._last is not None and self._last[0] is expert
-        if not same_expert or self._last != (expert, branches):
-            self._encoded = {key: encoded for key, encoded in self._encoded.items()
-                             if same_expert and (key == tuple(branches) or not self._evaluating.batched)}
+        if self._last != (expert, branches):
+            # One by one, a branch's references serve it in any company; those of a batch serve that batch alone.
+            if self._evaluating.batched or (self._last is not None and self._last[0] is not expert):
+                self._encoded.clear()
             for each in self._experts:
                 each.transformer._reset_stateful_cache()
         self._last = expert, branches

@@ -19,13 +19,13 @@ import numpy as np
 from alchemint import media, timeline
 from alchemint.storyboard import Event, Storyboard, Subject
 
-_TAKEN = {"known_latents", "latents", "output_type", "return_dict"}
-"""Arguments of the pipeline that windows set themselves."""
-
 if TYPE_CHECKING:
     import torch
 
     from alchemint.pipeline import AlchemintPipeline, StepCallback
+
+_TAKEN = {"known_latents", "latents", "output_type", "return_dict"}
+"""Arguments of the pipeline that windows set themselves."""
 
 
 class Window(NamedTuple):

@@ -107,15 +107,14 @@ class _Kept:
         self.text = text_encoder_weights(configs.text_encoder)
         self.text_bytes = self.text.num_bytes(itemsize, options.quantize)
         self.blocks, self.around, self.num_blocks = [], [], []
-        for number, config in enumerate(configs.transformers):
-            weights = transformer_weights(config)
+        self.uncast = [transformer_weights(config) for config in configs.transformers]
+        for number, weights in enumerate(self.uncast):
             self.blocks.append(weights.block_bytes(itemsize, options.casts, options.quantize))
             self.around.append(weights.around_bytes(itemsize))
             self.num_blocks.append(weights.num_blocks)
             if configs.gguf_bytes:
                 # The file's own kinds of quantisation; linear layers are nearly all of it.
                 self.blocks[-1] = max(0, configs.gguf_bytes[number] - self.around[-1]) // weights.num_blocks
-        self.uncast = [transformer_weights(config) for config in configs.transformers]
 
     def transformers(self) -> list[int]:
         return [count * block + around

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from alchemint.processes import join
 from alchemint.training.recipe import Run
 
 
@@ -95,9 +96,7 @@ def joined(run: Run) -> Iterator[Ranks]:
         yield ranks
         return
     on_gpu = run.device != "cpu" and torch.cuda.is_available()
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    join(on_gpu)
     try:
         yield ranks
     finally:

@@ -18,6 +18,7 @@ from alchemint.training.ranks import Ranks
 from alchemint.training.recipe import TransformerRecipe
 from alchemint.training.sharding import fill
 from alchemint.training.tokenizer import load_or_train
+from alchemint.wan import hub
 
 WAN_PROMPT_TOKENS, WAN_EVENT_TOKENS = 512, 128
 
@@ -73,13 +74,7 @@ def find_folder(name: str) -> Path:
     """Return the folder of a pipeline, fetched from the hub when `name` is no folder."""
     if Path(name).is_dir():
         return Path(name)
-    import huggingface_hub
-
-    try:
-        return Path(huggingface_hub.snapshot_download(name, ignore_patterns=["*.mp4", "*.gif", "*.png", "*.jpg"]))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f'base "{name}" is no folder, and cannot be had from the hub: {reason}') from error
+    return hub.snapshot("base", name, ignore_patterns=["*.mp4", "*.gif", "*.png", "*.jpg"])
 
 
 def read_weights(transformer: AlchemintTransformer3DModel, folder: Path, ranks: Ranks) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 _BESIDE_TRANSFORMERS = ("*.json", "tokenizer/*", "google/*", "vae/*.safetensors", "text_encoder/*.safetensors",
                         "Wan2.*_VAE.*", "models_t5_*")
@@ -43,10 +44,19 @@ def fetch(name: str, patterns: tuple[str, ...]) -> Path:
     """Return the folder to which those files of a model on the hub were fetched; ValueError when there is none."""
     if not is_name(name):
         raise ValueError(f'model "{name}" is neither a folder or file nor a name on the hub (owner/name); correct it')
+    return snapshot("model", name, allow_patterns=list(patterns))
+
+
+def snapshot(what: str, name: str, **patterns: Any) -> Path:
+    """Return the folder to which files of a repository on the hub were fetched.
+
+    what: what it is to be, for the error. patterns: allow_patterns or ignore_patterns of
+    `huggingface_hub.snapshot_download`. Raises ValueError when it can't be had.
+    """
     import huggingface_hub
 
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(patterns)))
+        return Path(huggingface_hub.snapshot_download(name, **patterns))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f'model "{name}" is no folder, and cannot be had from the hub: {reason}') from error
+        raise ValueError(f'{what} "{name}" is no folder, and cannot be had from the hub: {reason}') from error
