@@ -8,6 +8,7 @@ import secrets
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -27,6 +28,18 @@ CANVAS_SHARE = 0.8
 
 MAX_MEGAPIXELS = 64
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "TGA")
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What is known of a video file: `fps` frames a second, of `num_frames` frames `width` x `height` as they are shown
+    (upright). `constant` tells whether all frames are shown for the same time."""
+
+    fps: float
+    num_frames: int
+    width: int
+    height: int
+    constant: bool = True
+
 
 _EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 """swscale's other settings are off by one or two in every colour."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from alchemint import timeline
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 RECORDS_FILE = "records.jsonl"
 
 
@@ -36,11 +36,21 @@ class Reference(_Row):
 
 
 class Track(_Row):
-    """Where a subject is, frame by frame. Frames without it have area 0, an empty mask and no box."""
+    """Where a subject is, frame by frame. Frames without it have area 0, an empty mask and no box.
+
+    `masks` may be left unread (empty): where a subject is and how large is told by boxes and areas.
+    """
 
     areas: tuple[int, ...] = Field(description="mask pixels per frame")
     boxes: tuple[tuple[int, int, int, int] | None, ...] = Field(description="x0, y0, x1, y1 per frame, end-exclusive")
-    masks: tuple[str, ...] = Field(description="COCO RLE counts per frame")
+    masks: tuple[str, ...] = Field((), description="COCO RLE counts per frame")
+    scores: tuple[float, ...] = Field((), description="per frame, how sure the tracker is that the subject is in sight; "
+                                                      "empty where nobody tells")
+
+    @property
+    def runs(self) -> list[timeline.Frames]:
+        """The maximal runs of frames in which the subject is seen, first and last inclusive; gaps lie between."""
+        return timeline.runs(self.present())
 
     def present(self, min_area: int = 1) -> list[bool]:
         """Tell per frame whether at least `min_area` mask pixels are seen."""
@@ -53,21 +63,39 @@ class Track(_Row):
 
 
 class Entity(_Row):
-    """A subject of the clip: the word that names it in the caption, its references and its track."""
+    """A subject of the clip: the word that names it in the caption, its references and its track.
+
+    `figures` are what annotation measured of it, by the names of its filters (blur, identity, ...).
+    """
 
     name: str
     word: str
     references: tuple[Reference, ...]
     track: Track
+    figures: dict[str, float] = {}
+
+
+class Dropped(_Row):
+    """An entity word that was left out, and the filter that did it, with what was measured and what is allowed."""
+
+    word: str
+    filter: str
+    value: float | None = None
+    threshold: float | None = None
 
 
 class ClipRecord(_Row):
-    """One clip with captions and tracked subjects."""
+    """One clip with captions and tracked subjects.
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    The clip is `num_frames` frames of its video from `first_frame` on. In a video of variable frame rate frame n is
+    what is shown n / `fps` seconds after its beginning.
+    """
+
+    schema_version: Literal[2] = SCHEMA_VERSION
     clip_id: str
     source: str
-    video: str
+    video: str = Field(description="relative to the records' folder, absolute, or a URL that fsspec opens")
+    first_frame: int = Field(0, ge=0)
     fps: float = Field(gt=0)
     num_frames: int = Field(ge=1)
     width: int = Field(ge=1)
@@ -75,15 +103,36 @@ class ClipRecord(_Row):
     caption: str
     events: tuple[TimedCaption, ...] = ()
     entities: tuple[Entity, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
 
     @model_validator(mode="after")
     def _tracks_cover_every_frame(self) -> "ClipRecord":
         for entity in self.entities:
             track = entity.track
-            if not len(track.areas) == len(track.boxes) == len(track.masks) == self.num_frames:
-                raise ValueError(f'clip {self.clip_id}, entity "{entity.name}": the track must have one area, box and '
-                                 f"mask for each of the {self.num_frames} frames")
+            if not len(track.areas) == len(track.boxes) == self.num_frames:
+                raise ValueError(f'clip {self.clip_id}, entity "{entity.name}": the track must have one area and one '
+                                 f"box for each of the {self.num_frames} frames")
+            if any(part and len(part) != self.num_frames for part in (track.masks, track.scores)):
+                raise ValueError(f'clip {self.clip_id}, entity "{entity.name}": the track must have one mask and one '
+                                 f"score for each of the {self.num_frames} frames, or none at all")
         return self
+
+
+class FailedClip(_Row):
+    """A clip that could not be annotated: at which stage, and why. Its video's path is as in ClipRecord.
+
+    Where it failed before it was cut into clips, `first_frame` and `num_frames` are None: the whole file.
+    """
+
+    schema_version: Literal[2] = SCHEMA_VERSION
+    clip_id: str
+    source: str
+    video: str
+    first_frame: int | None = None
+    num_frames: int | None = None
+    stage: str
+    reason: str
+    dropped: tuple[Dropped, ...] = ()
 
 
 def write_records(folder: Path, records: Iterable[ClipRecord]) -> Path:

@@ -3,7 +3,7 @@
 Shapes: a video is (frames, height, width, 3) uint8 RGB; boxes are (x0, y0, x1, y1) in pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,32 @@ class Box:
     score: float
 
 
+@dataclass(frozen=True)
+class Mask:
+    """Where a subject (its place among the anchors) is seen on a frame: (height, width) bool, empty where it is not.
+
+    score: how sure the follower is that the subject is in sight there; above 0 is yes, whatever the scale.
+    """
+
+    subject: int
+    frame: int
+    mask: np.ndarray
+    score: float
+
+
+class Frames(Protocol):
+    """A video that need not lie in memory: an array (frames, height, width, 3) uint8 is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(frames, height, width, 3)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> np.ndarray:
+        """Return a frame (height, width, 3) uint8. Going forwards or backwards is quick, jumping may not be."""
+
+
 class Finder(Protocol):
     """Finds a subject on single frames."""
 
@@ -43,11 +69,19 @@ class Finder(Protocol):
 class Follower(Protocol):
     """Follows subjects through a video, both ways from where they were found."""
 
-    def follow(self, video: np.ndarray, anchors: Sequence[Box], sought: Sequence[Sought]) -> np.ndarray:
-        """Return masks (subjects, frames, height, width) bool, a row for each anchor, in their order.
+    def follow(self, video: Frames, anchors: Sequence[Box], sought: Sequence[Sought]) -> Iterator[Mask]:
+        """Yield a mask for every anchor and frame, in any order; none is kept, however long the video.
 
         `sought` is what each anchor was found for; not every follower looks at it.
         """
+
+
+def gathered(masks: Iterator[Mask], num_subjects: int, video: Frames) -> np.ndarray:
+    """Return what a follower yields as one array (subjects, frames, height, width) bool."""
+    seen = np.zeros((num_subjects, *video.shape[:3]), bool)
+    for found in masks:
+        seen[found.subject, found.frame] = found.mask
+    return seen
 
 
 def frames_to_search(num_frames: int, at_most: int) -> list[int]:

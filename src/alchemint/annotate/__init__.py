@@ -1,0 +1,1 @@
+"""Real clips -> ClipRecords: what is in a clip, where, and when."""
