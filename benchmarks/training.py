@@ -136,7 +136,7 @@ def common_overrides(options: argparse.Namespace) -> list[str]:
 def data_overrides(options: argparse.Namespace, width: int, height: int, num_frames: int, fps: float) -> list[str]:
     """Write clips with two subjects, where they aren't yet, and return the section of a recipe that reads them."""
     folder = options.out / f"{width}x{height}x{num_frames}-{options.num_clips}"
-    if not (folder / "records.jsonl").is_file():
+    if not any(folder.glob("*.parquet")):
         config = WorldConfig(width, height, max(num_frames, MIN_CLIP_FRAMES), fps)
         write_clips((render_clip("train", index, config, num_subjects=2) for index in range(options.num_clips)), folder)
     return [f"data.clips={folder}", f"data.cache={folder / f'cache-{options.what}'}",

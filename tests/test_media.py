@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -123,88 +122,6 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
         media.read_video(tmp_path / "a.mp4")
     with pytest.raises(FileNotFoundError):
         media.read_video(tmp_path / "b.mp4")
-
-
-def grown(path: Path, num_frames: int, rate: Fraction, x264: str, codec: str = "libx264", file: str = "mp4",
-          **options: str) -> np.ndarray:
-    """Write a video of random blocks, no two frames alike, and return it as `read_video` does."""
-    blocks = np.random.default_rng(0).integers(0, 256, (num_frames, 4, 4, 3), dtype=np.uint8)
-    with av.open(path, "w", format=file, options=options) as container:
-        stream = container.add_stream(codec, rate=rate, options={"crf": "1", "x264-params": x264} if x264 else {})
-        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        for frame in blocks.repeat(8, 1).repeat(8, 2):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    frames = media.read_video(path)[0]
-    assert len(frames) == num_frames
-    return frames
-
-
-VIDEOS = {
-    "one group of pictures": ("a.mp4", Fraction(24), "bframes=3:keyint=250", "libx264", "mp4", {}),
-    "several": ("a.mp4", Fraction(30000, 1001), "bframes=3:b-adapt=0:keyint=12:min-keyint=12:scenecut=0", "libx264",
-                "mp4", {}),
-    "open groups": ("a.mp4", Fraction(25), "bframes=3:b-adapt=0:keyint=10:scenecut=0:open-gop=1", "libx264", "mp4", {}),
-    "no edit list": ("a.mp4", Fraction(16), "bframes=3:keyint=9", "libx264", "mp4", {"use_editlist": "0"}),
-    "milliseconds": ("a.mkv", Fraction(24000, 1001), "bframes=2:keyint=12", "libx264", "matroska", {}),
-    "another codec": ("a.avi", Fraction(12), "", "mpeg4", "avi", {}),
-}
-
-
-@pytest.mark.parametrize("kind", VIDEOS)
-def test_frames_by_number_are_those_of_the_whole_video(tmp_path: Path, kind: str) -> None:
-    name, rate, x264, codec, container, options = VIDEOS[kind]
-    frames = grown(tmp_path / name, 61, rate, x264, codec, container, **options)
-    random = np.random.default_rng(1)
-    wanted = [list(range(61)), [60], [0], [0, 60], [7, 7, 8], [59, 60, 60]]
-    wanted += [sorted(random.integers(0, 61, random.integers(1, 9)).tolist()) for _ in range(40)]
-    for numbers in wanted:
-        read = media.read_frames(tmp_path / name, numbers)
-        assert read.dtype == np.uint8
-        assert np.array_equal(read, frames[numbers]), numbers
-    for past in ([61], [3, 61], [500]):
-        with pytest.raises(ValueError, match=rf"{name} holds no frame {past[-1]} "):
-            media.read_frames(tmp_path / name, past)
-
-
-def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    grown(tmp_path / "a.mp4", 200, Fraction(25), "bframes=2:keyint=20:min-keyint=20:scenecut=0")
-    asked: list[int] = []
-    real = media._Decoder._number
-    monkeypatch.setattr(media._Decoder, "_number",
-                        lambda self, frame: asked.append(real(self, frame)) or real(self, frame))
-    media.read_frames(tmp_path / "a.mp4", [5, 105, 195])
-    assert len(set(asked)) <= 3 * 21
-    assert min(asked) == 0
-    assert max(asked) == 195
-
-
-def test_frames_of_what_is_no_video_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"no video" * 100)
-    with pytest.raises(ValueError, match=r"a\.mp4 is not a readable video"):
-        media.read_frames(tmp_path / "a.mp4", [0])
-    with pytest.raises(FileNotFoundError, match=r"b\.mp4"):
-        media.read_frames(tmp_path / "b.mp4", [0])
-    for numbers in ([3, 2], [-1]):
-        with pytest.raises(ValueError, match="must not descend"):
-            media.read_frames(tmp_path / "a.mp4", numbers)
-    with pytest.raises(ValueError, match="name at least one"):
-        media.read_frames(tmp_path / "a.mp4", [])
-
-
-def test_a_stream_that_cannot_be_searched_is_refused(tmp_path: Path) -> None:
-    grown(tmp_path / "a.h264", 9, Fraction(25), "bframes=0", file="h264")
-    with pytest.raises(ValueError, match=r"a\.h264 is not a readable video"):
-        media.read_frames(tmp_path / "a.h264", [3])
-
-
-def test_a_video_that_breaks_off_is_refused_where_it_does(tmp_path: Path) -> None:
-    frames = grown(tmp_path / "a.mp4", 61, Fraction(25), "bframes=2:keyint=10", movflags="+faststart")
-    data = (tmp_path / "a.mp4").read_bytes()
-    (tmp_path / "a.mp4").write_bytes(data[:len(data) // 2])
-    assert np.array_equal(media.read_frames(tmp_path / "a.mp4", [2, 3]), frames[2:4])
-    with pytest.raises(ValueError, match=r"a\.mp4"):
-        media.read_frames(tmp_path / "a.mp4", [60])
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, ValueError])

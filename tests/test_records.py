@@ -1,23 +1,11 @@
-"""Clip records: there and back, and what does not fit is named."""
+"""Clip records: what they must be, and what their tracks tell."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from alchemint.records import (
-    ClipRecord,
-    Entity,
-    Reference,
-    TimedCaption,
-    Track,
-    read_placed_records,
-    read_record,
-    read_records,
-    write_records,
-)
+from alchemint.records import ClipRecord, Entity, Reference, TimedCaption, Track
 
 
 def new_record(**changes: Any) -> ClipRecord:
@@ -30,56 +18,15 @@ def new_record(**changes: Any) -> ClipRecord:
     return ClipRecord(**{**values, **changes})
 
 
-def test_records_come_back_as_they_were(tmp_path: Path) -> None:
-    records = [new_record(), new_record(clip_id="a-2", entities=(), events=())]
-    path = write_records(tmp_path, iter(records))
-    assert len(path.read_text(encoding="utf-8").splitlines()) == 2
-    assert list(read_records(tmp_path)) == records
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_record_is_found_again_by_its_place(tmp_path: Path) -> None:
-    records = [new_record(clip_id=f"clip {number}", caption="é" * number) for number in range(4)]
-    write_records(tmp_path, records)
-    placed = list(read_placed_records(tmp_path))
-    assert [record for _, record in placed] == records
-    for place, record in reversed(placed):
-        assert read_record(tmp_path, place) == record
-    with pytest.raises(ValueError, match=r"records\.jsonl: no valid clip record at byte 3; the file has changed"):
-        read_record(tmp_path, 3)
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    write_records(tmp_path, [new_record()])
-
-    def failing() -> Iterator[ClipRecord]:
-        yield new_record(clip_id="other")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_records(tmp_path, failing())
-    assert list(read_records(tmp_path)) == [new_record()]
-
-
-@pytest.mark.parametrize("line", ["{", "[]", '{"clip_id": "x"}', new_record().model_dump_json()[:-1] + ', "colour": 1}',
-                                  new_record().model_dump_json().replace('"schema_version":1', '"schema_version":2')])
-def test_a_line_that_does_not_fit_is_named(tmp_path: Path, line: str) -> None:
-    path = write_records(tmp_path, [new_record(), new_record()])
-    path.write_text(path.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
-    rows = read_records(tmp_path)
-    assert [next(rows), next(rows)] == [new_record(), new_record()]
-    with pytest.raises(ValueError, match=r"records\.jsonl, line 3: not a valid clip record"):
-        next(rows)
-
-
-@pytest.mark.parametrize("part", ["areas", "boxes", "masks"])
-def test_tracks_cover_every_frame(part: str) -> None:
-    track = new_record().entities[0].track
+@pytest.mark.parametrize(("part", "told"), [("areas", "one area and one box"), ("boxes", "one area and one box"),
+                                            ("masks", "one mask and one score"), ("scores", "one mask and one score")])
+def test_tracks_cover_every_frame(part: str, told: str) -> None:
+    track = new_record().entities[0].track.model_copy(update={"scores": (0.5, 1.0, 0.5, 2.0, 0.0)})
     short = track.model_copy(update={part: getattr(track, part)[:-1]})
     entity = new_record().entities[0].model_copy(update={"track": short})
-    with pytest.raises(ValidationError, match='clip a-1, entity "fox": the track must have one area, box and mask for '
-                                              "each of the 5 frames"):
+    with pytest.raises(ValidationError, match=f'clip a-1, entity "fox": the track must have {told} for each of the 5'):
         new_record(entities=(entity,))
+    new_record(entities=(entity.model_copy(update={"track": track.model_copy(update={"masks": (), "scores": ()})}),))
 
 
 def test_a_span_ignores_gaps_and_small_areas() -> None:
@@ -88,3 +35,7 @@ def test_a_span_ignores_gaps_and_small_areas() -> None:
     assert track.span() == (1, 4)
     assert track.span(min_area=5) == (1, 3)
     assert track.span(min_area=8) is None
+
+
+def test_runs_keep_gaps() -> None:
+    assert new_record().entities[0].track.runs == [(1, 1), (3, 4)]

@@ -1,24 +1,32 @@
 """Image and video files in and out. Whatever the package writes is written whole or not at all.
 
+What reads videos lies in video_files, video_facts and lazy_frames, and can be had from here.
+
 Shapes: an image is (height, width, 3), a video (frames, height, width, 3), both uint8 RGB.
 """
 
 import os
-import secrets
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
 from fractions import Fraction
+from io import BytesIO
 from itertools import chain
-from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from numpy.typing import ArrayLike
 from PIL import Image, ImageOps
+
+from alchemint import storage
+from alchemint.lazy_frames import LazyFrames as LazyFrames
+from alchemint.storage import atomic_path
+from alchemint.video_facts import VideoFacts as VideoFacts
+from alchemint.video_facts import probe as probe
+from alchemint.video_files import EXACT
+from alchemint.video_files import frames_of as frames_of
+from alchemint.video_files import read_frames as read_frames
+from alchemint.video_files import read_video as read_video
 
 NEUTRAL = 127
 """The grey of the canvas that references are laid on, in training and in use."""
@@ -29,26 +37,11 @@ CANVAS_SHARE = 0.8
 MAX_MEGAPIXELS = 64
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "TGA")
 
-@dataclass(frozen=True)
-class VideoFacts:
-    """What is known of a video file: `fps` frames a second, of `num_frames` frames `width` x `height` as they are shown
-    (upright). `constant` tells whether all frames are shown for the same time."""
-
-    fps: float
-    num_frames: int
-    width: int
-    height: int
-    constant: bool = True
-
-
-_EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
-"""swscale's other settings are off by one or two in every colour."""
-
 _WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
-    """Return an image file (or PIL image) upright and decoded: mode RGBA when part of it is transparent, else RGB.
+    """Return an image file (a path or a URL) or PIL image upright and decoded: RGBA when part is transparent, else RGB.
 
     Raises FileNotFoundError, or ValueError for a file that is no image, is cut short, has more than 64 megapixels (told
     from its header, before anything is decoded), or is transparent all over.
@@ -60,7 +53,8 @@ def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of large images between its own limits; ours is checked right after.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(source, formats=IMAGE_FORMATS)
+            opened = Image.open(BytesIO(storage.read_bytes(source)) if storage.is_url(source) else source,
+                                formats=IMAGE_FORMATS)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{label} does not exist; correct its path") from error
     except Image.DecompressionBombError as error:
@@ -139,23 +133,6 @@ def flattened(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, colour), image).convert("RGB")
 
 
-@contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to; rename it to `path` at the end, or delete it upon any exception.
-
-    The folder is made when it does not exist. The temporary name keeps the suffix, by which writers know the format.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
-    try:
-        yield partial
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     with atomic_path(path) as partial:
@@ -200,7 +177,7 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps:
             rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             file.mux(stream.encode(rgb.reformat(
                 format="yuv420p", dst_colorspace=Colorspace.ITU709,
-                src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.MPEG, interpolation=_EXACT,
+                src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.MPEG, interpolation=EXACT,
             )))
         file.mux(stream.encode())
 
@@ -208,115 +185,3 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps:
 def _x264_options(crf: int) -> dict[str, str]:
     # With its macroblock tree x264 made four different files in twelve writes of the same 64-pixel frames (measured).
     return {"crf": str(crf), "x264-params": "no-mbtree=1"}
-
-
-def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
-    """Return all frames of a video file, (frames, height, width, 3) uint8, and its frames per second.
-
-    Raises FileNotFoundError, or ValueError for a file that holds no readable video.
-    """
-    with _video_stream(path) as (file, stream):
-        fps = float(stream.average_rate or stream.guessed_rate)
-        frames = [_rgb(frame) for frame in file.decode(stream)]
-    if not frames:
-        raise ValueError(f"{os.fspath(path)} holds no frame; save it again")
-    return np.stack(frames), fps
-
-
-def read_frames(path: str | os.PathLike[str], numbers: Sequence[int]) -> np.ndarray:
-    """Return frames of a video file by number, (len(numbers), height, width, 3) uint8; see `frames_of`."""
-    if not len(numbers):
-        raise ValueError(f"{os.fspath(path)}: no frame was asked for; name at least one")
-    return np.stack(list(frames_of(path, numbers)))
-
-
-def frames_of(path: str | os.PathLike[str], numbers: Sequence[int]) -> Iterator[np.ndarray]:
-    """Yield frames of a video file of constant frame rate one by one, (height, width, 3) uint8.
-
-    `numbers` must not descend; 0 is the first frame. Decoding begins at the keyframe before a frame, so that frames far
-    into a long file cost little. Raises FileNotFoundError, or ValueError for a file that is no readable video or does
-    not hold a frame at the time of one of the numbers.
-    """
-    numbers = [int(number) for number in numbers]
-    if numbers != sorted(numbers) or (numbers and numbers[0] < 0):
-        raise ValueError(f"{os.fspath(path)}: frame numbers must be 0 or more and must not descend, not {numbers}")
-    with _video_stream(path) as (file, stream):
-        decoder = _Decoder(file, stream)
-        for number in numbers:
-            frame = decoder.frame(number)
-            if frame is None:
-                raise ValueError(f"{os.fspath(path)} holds no frame {number} (counted from 0, at {decoder.rate} frames "
-                                 "a second all through); name frames that it has, or encode it anew at a constant rate")
-            yield _rgb(frame)
-
-
-class _Decoder:
-    """Goes forward through a video stream of constant frame rate, and jumps where a later keyframe makes it shorter."""
-
-    def __init__(self, file: av.container.InputContainer, stream: Any) -> None:
-        self.rate: Fraction = stream.average_rate or stream.guessed_rate
-        self._file = file
-        self._stream = stream
-        self._first_pts = stream.start_time or 0
-        self._frames: Iterator[av.VideoFrame] = iter(())
-        self._current: av.VideoFrame | None = None
-
-    def frame(self, number: int) -> av.VideoFrame | None:
-        """Return a frame, whose number must not be less than the one before; None when the file does not hold it."""
-        if self._current is None or self._keyframe_lies_between(number):
-            self._jump(self._pts(number))
-        if self._current is not None and self._number(self._current) > number:
-            # The keyframe found by decoding time is shown after the frame, or frames before it cannot be decoded.
-            self._jump(self._first_pts)
-        while self._current is not None and self._number(self._current) < number:
-            self._current = next(self._frames, None)
-        return self._current if self._current is not None and self._number(self._current) == number else None
-
-    def _jump(self, pts: int) -> None:
-        """Go to the keyframe before a time."""
-        self._file.seek(pts, stream=self._stream, backward=True)
-        self._frames = self._file.decode(self._stream)
-        self._current = next(self._frames, None)
-
-    def _keyframe_lies_between(self, number: int) -> bool:
-        assert self._current is not None
-        entries = self._stream.index_entries
-        place = entries.search_timestamp(self._pts(number), backward=True)
-        # The index is by decoding time, before the time shown: a keyframe right ahead may be missed, none is invented.
-        return place >= 0 and entries[place].timestamp > self._time(self._current)
-
-    def _pts(self, number: int) -> int:
-        return self._first_pts + round(number / (self.rate * self._stream.time_base))
-
-    def _number(self, frame: av.VideoFrame) -> int:
-        return round((self._time(frame) - self._first_pts) * self._stream.time_base * self.rate)
-
-    def _time(self, frame: av.VideoFrame) -> int:
-        if frame.pts is None:
-            raise ValueError(f"{self._file.name}: its frames carry no time stamps; put it into an mp4 file")
-        return frame.pts
-
-
-@contextmanager
-def _video_stream(path: str | os.PathLike[str]) -> Iterator[tuple[av.container.InputContainer, Any]]:
-    """Open a video file; whatever FFmpeg finds wrong while it is open is told as ValueError."""
-    try:
-        # Some real files carry metadata that is not UTF-8.
-        with av.open(path, "r", metadata_errors="ignore") as file:
-            if not file.streams.video:
-                raise ValueError(f"{os.fspath(path)} has no video stream; give a video file")
-            yield file, file.streams.video[0]
-    except av.error.FFmpegError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{os.fspath(path)} is not a readable video ({error.strerror}); save it again") from error
-
-
-def _rgb(frame: av.VideoFrame) -> np.ndarray:
-    known = {int(space) for space in Colorspace}
-    # Untagged files follow the habit of players: BT.709 from HD on, BT.601 below.
-    guess = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
-    space = Colorspace(frame.colorspace) if frame.colorspace in known else guess
-    return frame.reformat(
-        format="rgb24", src_colorspace=space, dst_color_range=ColorRange.JPEG, interpolation=_EXACT
-    ).to_ndarray()

@@ -1,12 +1,10 @@
 """ClipRecord: the contract between those who write clips (toyworld, annotate) and those who read them (data).
 
-A record describes one clip: its video file, captions, and the subjects seen in it. Paths are relative to the folder
-that holds the records file. Masks are COCO run-length encodings (pycocotools, compressed, column-major), one per frame.
+A record describes one clip: its video file, captions, and the subjects seen in it. `record_files` keeps records; paths
+are relative to the folder that it keeps them in. Masks are COCO run-length encodings (pycocotools, compressed,
+column-major), one per frame.
 """
 
-import json
-from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -14,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from alchemint import timeline
 
 SCHEMA_VERSION: Literal[2] = 2
-RECORDS_FILE = "records.jsonl"
 
 
 class _Row(BaseModel):
@@ -44,8 +41,8 @@ class Track(_Row):
     areas: tuple[int, ...] = Field(description="mask pixels per frame")
     boxes: tuple[tuple[int, int, int, int] | None, ...] = Field(description="x0, y0, x1, y1 per frame, end-exclusive")
     masks: tuple[str, ...] = Field((), description="COCO RLE counts per frame")
-    scores: tuple[float, ...] = Field((), description="per frame, how sure the tracker is that the subject is in sight; "
-                                                      "empty where nobody tells")
+    scores: tuple[float, ...] = Field((), description="per frame, how sure the tracker is that the subject is in "
+                                                      "sight; empty where nobody tells")
 
     @property
     def runs(self) -> list[timeline.Frames]:
@@ -133,42 +130,3 @@ class FailedClip(_Row):
     stage: str
     reason: str
     dropped: tuple[Dropped, ...] = ()
-
-
-def write_records(folder: Path, records: Iterable[ClipRecord]) -> Path:
-    """Write `records.jsonl` into `folder`, whole or not at all; return its path."""
-    path = folder / RECORDS_FILE
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(record.model_dump_json() + "\n" for record in records), encoding="utf-8")
-    partial.replace(path)
-    return path
-
-
-def read_records(folder: Path) -> Iterator[ClipRecord]:
-    """Yield the records of `folder`; ValueError names the line that does not fit the schema."""
-    return (record for _, record in read_placed_records(folder))
-
-
-def read_placed_records(folder: Path) -> Iterator[tuple[int, ClipRecord]]:
-    """Yield the records of `folder`, each with its place in the file, by which `read_record` finds it again."""
-    path = folder / RECORDS_FILE
-    place = 0
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield place, ClipRecord.model_validate(json.loads(line))
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: not a valid clip record: {error}") from error
-            place += len(line)
-
-
-def read_record(folder: Path, place: int) -> ClipRecord:
-    """Return the record at a place in the file."""
-    path = folder / RECORDS_FILE
-    with path.open("rb") as file:
-        file.seek(place)
-        try:
-            return ClipRecord.model_validate(json.loads(file.readline()))
-        except ValueError as error:
-            raise ValueError(f"{path}: no valid clip record at byte {place}; the file has changed while it was in use: "
-                             f"{error}") from error

@@ -117,6 +117,16 @@ def sheet_of_stills(
     return page
 
 
+def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Return sheets one under another."""
+    page = Image.new("RGB", (max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)), PAPER)
+    top = 0
+    for sheet in sheets:
+        page.paste(sheet, (0, top))
+        top += sheet.height
+    return page
+
+
 def timeline_chart(
     storyboard: Storyboard, curves: Mapping[str, Sequence[np.ndarray]], subtitle: str = "", width: int = 1280
 ) -> Image.Image:

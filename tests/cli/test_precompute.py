@@ -71,7 +71,7 @@ def test_the_cache_is_that_of_the_models_encoders(
     from alchemint.data.record_clips import ClipFolder
     from alchemint.model import text
     from alchemint.model.latents import as_pixels, encode_video
-    from alchemint.records import read_records
+    from alchemint.record_files import read_records
 
     shutil.copytree(clips, tmp_path / "clips")
     (tmp_path / "clips" / "videos" / "train-000001.mp4").write_bytes(b"no video")

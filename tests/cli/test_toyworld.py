@@ -6,7 +6,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from alchemint.cli.toyworld import toyworld
-from alchemint.records import read_records
+from alchemint.record_files import read_records
 
 
 @pytest.fixture
@@ -33,4 +33,4 @@ def test_wrong_options_are_named(tmp_path, invoke, option, value, message):
     result = invoke("--out", tmp_path, "--num", 1, option, value)
     assert result.exit_code == 2
     assert message in result.output
-    assert not (tmp_path / "records.jsonl").exists()
+    assert not list(tmp_path.glob("*.parquet"))

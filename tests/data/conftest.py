@@ -7,7 +7,8 @@ import pytest
 
 from alchemint.data.augmentation import NO_AUGMENTATION
 from alchemint.data.clip_plans import SampleOptions
-from alchemint.records import ClipRecord, Reference, write_records
+from alchemint.record_files import write_records
+from alchemint.records import ClipRecord, Reference
 from alchemint.toyworld import WorldConfig, render_clip
 from alchemint.toyworld.clip_files import to_record
 

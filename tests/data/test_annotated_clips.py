@@ -15,7 +15,7 @@ from alchemint.data.clip_plans import Bucket, SampleOptions
 from alchemint.data.interleaved import Interleaved
 from alchemint.data.record_clips import ClipFolder
 from alchemint.data.samples import SampleBatch
-from alchemint.records import read_records, write_records
+from alchemint.record_files import read_records, write_records
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from alchemint.data.framing import Framing, decoded_mask, nearest_size
-from alchemint.toyworld.clip_files import run_length_text, track_of
+from alchemint.data.framing import Framing, nearest_size
+from alchemint.masks import track_of
 
 SIDES = st.integers(8, 2000)
 
@@ -72,16 +72,3 @@ def test_the_nearest_size_by_a_loop(width: int, height: int, sizes: list[tuple[i
 
 def test_of_sizes_with_one_aspect_ratio_the_first_is_taken() -> None:
     assert nearest_size((1920, 1080), [(480, 832), (832, 468), (1280, 720), (640, 360)]) == (832, 468)
-
-
-def test_masks_come_back() -> None:
-    for share in (0.0, 0.2, 1.0):
-        mask = np.random.default_rng(3).random((19, 31)) < share
-        assert np.array_equal(decoded_mask(run_length_text(mask), (31, 19)), mask)
-
-
-@pytest.mark.parametrize("size", [(30, 19), (32, 19), (310, 190)])
-def test_a_mask_of_another_size_is_refused(size: tuple[int, int]) -> None:
-    mask = np.random.default_rng(3).random((19, 31)) < 0.5
-    with pytest.raises(ValueError, match=f"a mask does not hold {size[0]} x {size[1]} pixels"):
-        decoded_mask(run_length_text(mask), size)

@@ -16,7 +16,7 @@ from alchemint.data.clip_plans import SampleOptions
 from alchemint.data.latent_cache import CacheOptions, LatentCache, content_hash, encoder_identity
 from alchemint.data.precompute import Encoders, precompute, spread
 from alchemint.data.record_clips import ClipFolder
-from alchemint.records import read_records
+from alchemint.record_files import read_records, write_records
 
 OPTIONS = CacheOptions(num_windows=3, num_variants=2, clips_per_shard=5)
 IDENTITY = {"vae": "a", "text_encoder": "b"}
@@ -203,8 +203,8 @@ def test_a_cache_of_other_weights_or_records_is_refused(
     with pytest.raises(ValueError, match="num_windows: 3 there, 2 now"):
         precompute(written, clips, ENCODERS, replace(OPTIONS, num_windows=2))
     shutil.copytree(clips.folder, tmp_path / "world")
-    text = (tmp_path / "world" / "records.jsonl").read_text()
-    (tmp_path / "world" / "records.jsonl").write_text(text.replace(" ", "  ", 1))
+    first, *others = read_records(clips.folder)
+    write_records(tmp_path / "world", [first.model_copy(update={"caption": first.caption + " "}), *others])
     with pytest.raises(ValueError, match="records: "):
         LatentCache(written, ClipFolder(tmp_path / "world", clips.options), IDENTITY)
     with pytest.raises(ValueError, match="holds no cache"):

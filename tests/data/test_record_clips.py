@@ -12,7 +12,8 @@ from alchemint import media
 from alchemint.data.clip_plans import SampleOptions
 from alchemint.data.encoded_clips import subject_share
 from alchemint.data.record_clips import ClipFolder
-from alchemint.records import TimedCaption, read_records, write_records
+from alchemint.record_files import read_records, write_records
+from alchemint.records import TimedCaption
 from alchemint.toyworld import WorldConfig, render_clip
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from alchemint.data.references import Pick, cut_out, pick_reference
+from alchemint.masks import track_of
 from alchemint.records import ClipRecord, Entity, Reference, Track
-from alchemint.toyworld.clip_files import track_of
 
 AREAS = (0, 400, 100, 50, 300, 60, 0, 200, 600, 1)
 WINDOW = (3, 6)

@@ -2,9 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from PIL import Image
 from alchemint.s2vtime import builder
 from alchemint.s2vtime.builder import Chosen, Entity, Outcome, Prompt
 from alchemint.s2vtime.suite import About, load_suite
+from tests.language_server import serving
 
 ABOUT = About(name="mine", version=1)
 FOX = Prompt("a", "A Red Fox meets a duck.")
@@ -33,32 +32,9 @@ class Squares:
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[Any], list[Any]]]:
-    """Address, answers to give one by one (a message, or an HTTP status), and requests received."""
-    answers: list[Any] = []
-    requests: list[Any] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            answer = answers.pop(0)
-            body = json.dumps({"error": {"message": "busy"}} if isinstance(answer, int) else {
-                "id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [
-                    {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **answer}}]}).encode()
-            self.send_response(answer if isinstance(answer, int) else 200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    http = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=http.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_port}/v1", answers, requests
-    http.shutdown()
-    thread.join()
+    """Address, answers to give one by one, and requests received; see tests/language_server.py."""
+    with serving() as running:
+        yield running.url, running.answers, running.requests
 
 
 @pytest.fixture
@@ -93,7 +69,7 @@ def test_refusals_and_hopeless_answers_are_recorded(
     url, answers, _ = server
     answers += [{"content": None, "refusal": "I can't help with foxes."}]
     assert new_chooser(url).choose(FOX) == Outcome(FOX, None, "refused: I can't help with foxes.")
-    answers += [{"content": "{}"}] * 3
+    answers += [{"content": content} for content in ("{}", '{"entities": 0}', "{ }")]
     outcome = new_chooser(url).choose(FOX)
     assert outcome.chosen is None
     assert outcome.reason.startswith("invalid after 3 attempts: entities: Field required")

@@ -5,39 +5,10 @@ import pytest
 from PIL import Image
 
 from alchemint import media
-from alchemint.records import read_records
+from alchemint.masks import decoded_mask
+from alchemint.record_files import read_records
 from alchemint.toyworld import WorldConfig, render_clip
-from alchemint.toyworld.clip_files import run_length_text, write_clips
-
-
-def decoded(text, height, width):
-    """Return the mask of a COCO run-length text, character by character."""
-    runs, value, shift = [], 0, 0
-    for character in text:
-        bits = ord(character) - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            value, shift = 0, 0
-    flat = [place % 2 == 1 for place, run in enumerate(runs) for _ in range(run)]
-    return np.array(flat).reshape(width, height).T
-
-
-@pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 0.97, 1.0])
-def test_run_lengths_come_back(share):
-    mask = np.random.default_rng(0).random((37, 41)) < share
-    assert np.array_equal(decoded(run_length_text(mask), 37, 41), mask)
-
-
-def test_run_lengths_are_those_of_coco():
-    coco = pytest.importorskip("pycocotools.mask")
-    for masks in render_clip("train", 3, WorldConfig(), num_subjects=2).masks:
-        for mask in masks:
-            expected = coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"].decode()
-            assert run_length_text(mask) == expected
+from alchemint.toyworld.clip_files import write_clips
 
 
 def test_clips_come_back_from_disk(tmp_path):
@@ -54,7 +25,7 @@ def test_clips_come_back_from_disk(tmp_path):
             assert (entity.name, entity.word) == (subject.name, subject.word)
             for picture, reference in zip(subject.references, entity.references, strict=True):
                 assert np.array_equal(np.asarray(Image.open(tmp_path / "world" / reference.image)), picture)
-            assert np.array_equal(np.stack([decoded(text, 64, 64) for text in entity.track.masks]), masks)
+            assert np.array_equal(np.stack([decoded_mask(text, (64, 64)) for text in entity.track.masks]), masks)
             assert entity.track.areas == tuple(masks.sum((1, 2)))
             for mask, box in zip(masks, entity.track.boxes, strict=True):
                 left, top, right, bottom = box or (0, 0, 0, 0)
@@ -68,4 +39,4 @@ def test_clips_come_back_from_disk(tmp_path):
 def test_an_odd_size_is_refused_before_records_are_written(tmp_path):
     with pytest.raises(ValueError, match="odd side"):
         write_clips([render_clip("train", 0, WorldConfig(width=65))], tmp_path)
-    assert not (tmp_path / "records.jsonl").exists()
+    assert not list(tmp_path.glob("*.parquet"))

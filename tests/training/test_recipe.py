@@ -84,3 +84,9 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, text: str | None, message: str
     ("model.base_dim=16", False), ("run.ema_decay=0.5", False), ("kl_weight=0", False)])
 def test_the_fingerprint_tells_what_decides_the_weights(path: Path, override: str, same: bool) -> None:
     assert (fingerprint(load_recipe(path, [override])) == fingerprint(load_recipe(path))) == same
+
+
+def test_clips_may_lie_in_an_object_store() -> None:
+    recipe = load_recipe(CONFIGS / "wan-1.3b-lora.yaml", ["data.clips=s3://bucket/clips"])
+    assert isinstance(recipe, TransformerRecipe) and recipe.data is not None
+    assert recipe.data.clips == "s3://bucket/clips"

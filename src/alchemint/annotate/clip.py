@@ -11,7 +11,11 @@ from alchemint.records import Dropped, TimedCaption, Track
 
 
 class Unfit(Exception):
-    """Says why a clip can't be annotated: the clip's row in place of a record."""
+    """Says why a clip can't be annotated, and which words were dropped: the clip's row in place of a record."""
+
+    def __init__(self, reason: str, dropped: tuple[Dropped, ...] = ()) -> None:
+        super().__init__(reason)
+        self.dropped = dropped
 
 
 @dataclass(frozen=True)

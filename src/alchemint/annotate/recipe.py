@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from alchemint.recipe_file import fault_lines, read_values, with_overrides
 
 _RESULTS_DEPEND_ON = ("shots", "captions", "words", "perception", "filters")
 
@@ -35,6 +36,12 @@ class Llm(_Options):
     retries: int = Field(3, ge=0, description="times a lost connection or an overloaded server is tried again")
 
 
+def _needs_a_model(by: str, model: Llm, what: str) -> None:
+    if by == "model" and not model.model:
+        raise ValueError(f"{what} are to come from a model, but none is named; give {what}.model.model and, for a "
+                         f"server of your own, {what}.model.url")
+
+
 class Captions(_Options):
     """Who writes a caption where none is given: a vision-language model, or nobody."""
 
@@ -42,6 +49,11 @@ class Captions(_Options):
     model: Llm = Llm()
     num_frames: int = Field(8, ge=1, description="frames that the model is shown")
     longest_side: int = Field(512, ge=64, description="pixels of the longer side of the frames that it is shown")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Captions":
+        _needs_a_model(self.by, self.model, "captions")
+        return self
 
 
 class Words(_Options):
@@ -51,6 +63,11 @@ class Words(_Options):
     model: Llm = Llm()
     most: int = Field(4, ge=1, description="entities of a clip, at most")
 
+    @model_validator(mode="after")
+    def _check(self) -> "Words":
+        _needs_a_model(self.by, self.model, "words")
+        return self
+
 
 class Perception(_Options):
     """Models by hub id or folder, and how they are used. `toy`: the package's own, for toyworld clips."""
@@ -59,6 +76,7 @@ class Perception(_Options):
     detector: str = "IDEA-Research/grounding-dino-base"
     comparer: str = "openai/clip-vit-large-patch14"
     tracker: str = "facebook/sam2.1-hiera-large"
+    sam3: str = "facebook/sam3"
     num_search_frames: int = Field(8, ge=1, description="frames, spread over the clip, on which words are looked for")
     box_threshold: float = Field(0.25, ge=0, le=1)
     min_likeness: float = Field(0.0, ge=-1, le=1, description="of the best box and its word, by the comparer")
@@ -73,7 +91,7 @@ class Filters(_Options):
                                                                       "frame's border cuts it")
     min_sharpness: float | None = Field(None, ge=0, description="its sharpest frame's variance of the Laplacian")
     min_confidence: float | None = Field(None, description="mean of the tracker's scores where it is seen")
-    max_overlap: float | None = Field(0.7, gt=0, le=1, description="IoU with another entity's masks; the less sure goes")
+    max_overlap: float | None = Field(0.7, gt=0, le=1, description="IoU of two entities' masks; the less sure goes")
     min_identity: float | None = Field(0.6, ge=-1, le=1, description="likeness of its first and last crop (drift)")
 
 
@@ -81,6 +99,7 @@ class Shards(_Options):
     """How results are cut into files: `num_files` video files make one shard."""
 
     num_files: int = Field(16, ge=1)
+    limit_s: float | None = Field(1800.0, gt=0, description="seconds that a stage may take over a clip")
 
 
 class Recipe(_Options):
@@ -94,12 +113,17 @@ class Recipe(_Options):
     shards: Shards = Shards()
 
     @property
-    def key(self) -> str:
-        """A hash of all values on which results depend, by which they are named."""
+    def settings(self) -> dict[str, Any]:
+        """The values on which results depend."""
         values = self.model_dump(mode="json", include=set(_RESULTS_DEPEND_ON))
         for section in ("captions", "words"):
-            values[section]["model"] = {"model": values[section]["model"]["model"]}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+            values[section]["model"] = values[section]["model"]["model"]
+        return values
+
+    @property
+    def key(self) -> str:
+        """A hash of the settings, by which results are named."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
@@ -107,4 +131,8 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises ValueError that names each key that is unknown and each value that is not allowed.
     """
-    raise NotImplementedError
+    values = read_values(path, overrides) if path else with_overrides({}, overrides)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(fault_lines(path or "annotation", error)) from error

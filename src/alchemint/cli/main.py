@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import alchemint
 
 COMMANDS = {
+    "annotate": "Make training data of video clips: who is where, and when.",
     "export": "Make a model folder of a training run's checkpoint.",
     "generate": "Make a video of a storyboard.",
     "precompute": "Encode clips and their texts once, for many training runs.",
@@ -22,7 +24,9 @@ COMMANDS = {
     "train": "Train by a recipe; the same command again resumes it.",
 }
 """Subcommands and their lines in the help. Each is the function of its name in the module of its name, or there a
-dictionary of functions, its own subcommands."""
+dictionary of functions, its own subcommands; the one called "" is meant where none is named."""
+
+DEFAULT = "run"
 
 USER_FAULT, INTERRUPTED, TERMINATED = 2, 130, 143
 
@@ -58,11 +62,21 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         if callable(loaded):
             app.command(name, short_help=line)(_guarded(loaded, lambda: options["traceback"]))
             continue
-        group = typer.Typer(help=line, no_args_is_help=True, rich_markup_mode=None)
+        group = typer.Typer(help=line, no_args_is_help=True, rich_markup_mode=None,
+                            cls=_WithDefault if "" in loaded else TyperGroup)
         for subcommand, function in loaded.items():
-            group.command(subcommand)(_guarded(function, lambda: options["traceback"]))
+            group.command(subcommand or DEFAULT)(_guarded(function, lambda: options["traceback"]))
         app.add_typer(group, name=name)
     return app
+
+
+class _WithDefault(TyperGroup):
+    """A group whose subcommand DEFAULT is meant where the first word names none."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = [DEFAULT, *args]
+        return super().parse_args(ctx, args)
 
 
 def _load(name: str) -> Callable[..., None] | dict[str, Callable[..., None]]:

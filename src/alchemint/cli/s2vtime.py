@@ -178,7 +178,7 @@ def _toy_judge(name: str, suite: "Suite") -> "Judge":
 
 
 def _grounded_judge(name: str, suite: "Suite", weights: dict[str, str], device: str) -> "Judge":
-    from alchemint.perception.watcher import load_grounded_sam2
+    from alchemint.perception.loading import load_grounded_sam2
     from alchemint.s2vtime.scoring import Judge
 
     watcher = load_grounded_sam2(**weights, device=device)

@@ -73,26 +73,16 @@ def _nobody_chooses(prompt: "Prompt") -> "Outcome":
 
 def _chooser(model: str, url: str | None, duration: float, most: int) -> "Callable[[Prompt], Outcome]":
     """Return what asks a language model, with lost connections as errors that a user can mend."""
-    import os
-
-    try:
-        import openai
-    except ImportError:
-        raise ValueError("a language model is asked through the package openai; install it with "
-                         "pip install 'alchemint[llm]'") from None
+    from alchemint import language_model
     from alchemint.s2vtime.builder import LlmChooser
 
-    # Servers of one's own take any key, but the client wants one.
-    client = openai.OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY") or ("none" if url else None),
-                           max_retries=5)
-    chooser = LlmChooser(client, model, duration, most)
+    chooser = LlmChooser(language_model.connect(url), model, duration, most)
 
     def choose(prompt: "Prompt") -> "Outcome":
         try:
             return chooser.choose(prompt)
-        except openai.OpenAIError as error:
-            raise ValueError(f"the language model at {client.base_url} did not answer ({error}); what was chosen is "
-                             "kept, and the same command goes on") from error
+        except language_model.AnswerError as error:
+            raise ValueError(f"{error}; what was chosen is kept, and the same command goes on") from error
 
     return choose
 

@@ -16,7 +16,7 @@ MAX_SHEET_CLIPS = 16
 
 
 def toyworld(
-    out: Annotated[Path, typer.Option(help="folder for videos, references, records.jsonl and sheet.png")],
+    out: Annotated[Path, typer.Option(help="folder for videos, references, records (Parquet) and sheet.png")],
     num: Annotated[int, typer.Option(min=1, help="number of clips")] = 8,
     split: Annotated[str, typer.Option(help="train, validation or heldout")] = "train",
     first: Annotated[int, typer.Option(min=0, help="number of the first clip")] = 0,
@@ -27,7 +27,7 @@ def toyworld(
     seed: Annotated[int, typer.Option(min=0, help="another seed makes another world")] = 0,
 ) -> None:
     """Write clips number FIRST to FIRST + NUM - 1 of a split; the same numbers always make the same clips."""
-    from alchemint import media
+    from alchemint import media, sheet
     from alchemint.toyworld import WorldConfig, render_clip
     from alchemint.toyworld.clip_files import write_clips
 
@@ -45,7 +45,7 @@ def toyworld(
         records = write_clips(rendered(), out)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    media.write_image(out / SHEET_FILE, _stacked(sheets))
+    media.write_image(out / SHEET_FILE, sheet.stacked(sheets))
     typer.echo(f"{len(records)} clips in {out}; {out / SHEET_FILE} shows the first {len(sheets)}")
 
 
@@ -61,15 +61,3 @@ def _sheet(clip: "Clip") -> "Image.Image":
                        [event.text for event in clip.events], sheet.EVENT_COLOUR)
     return sheet.contact_sheet(clip.frames, clip.fps, [*bars, events], title=clip.caption,
                                subtitle=f"{clip.split} {clip.index}, {clip.background}")
-
-
-def _stacked(sheets: "list[Image.Image]") -> "Image.Image":
-    """Return the sheets one under another."""
-    from PIL import Image
-
-    page = Image.new("RGB", (max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)), "white")
-    top = 0
-    for sheet in sheets:
-        page.paste(sheet, (0, top))
-        top += sheet.height
-    return page

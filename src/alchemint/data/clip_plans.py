@@ -12,6 +12,7 @@ import numpy as np
 from alchemint import media, timeline
 from alchemint.data.augmentation import AugmentationOptions
 from alchemint.data.framing import Framing, Size, nearest_size
+from alchemint.record_files import Place
 from alchemint.records import ClipRecord
 
 _SLOWEST = 0.95
@@ -79,13 +80,13 @@ class ClipPlan:
     whose windows show as many subjects as the bucket has."""
 
     clip_id: str
-    place: int
-    """Of its record in the records file."""
+    place: Place
+    """Of its record."""
     bucket: Bucket
     starts: np.ndarray
 
 
-def plan_clip(record: ClipRecord, place: int, options: SampleOptions) -> ClipPlan | str:
+def plan_clip(record: ClipRecord, place: Place, options: SampleOptions) -> ClipPlan | str:
     """Return what samples a clip can give, or why it gives none.
 
     The number of subjects is the most that any of its windows shows, but not more than `options.max_subjects`.

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco
 
 from alchemint.records import Track
 
@@ -72,21 +71,3 @@ class Framing:
                   * (boxes[:, 3].clip(top, bottom) - boxes[:, 1].clip(top, bottom)))
         shown = np.divide(inside, whole, out=np.zeros_like(whole), where=whole > 0)
         return areas * shown / ((right - left) * (bottom - top))
-
-
-def decoded_mask(counts: str, size: Size) -> np.ndarray:
-    """Return a mask, (height, width) bool, of its COCO run-length encoding.
-
-    Raises ValueError when it does not fit the size.
-    """
-    width, height = size
-    try:
-        mask: np.ndarray = coco.decode([{"size": [height, width], "counts": counts.encode()}])
-    except ValueError:
-        whole = False
-    else:
-        # What a mask for fewer pixels leaves out is not refused but undefined; there and back tells.
-        whole = coco.encode(mask)[0]["counts"].decode() == counts
-    if not whole:
-        raise ValueError(f"a mask does not hold {width} x {height} pixels; write the record anew")
-    return np.asarray(mask[..., 0], bool)

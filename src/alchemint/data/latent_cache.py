@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from alchemint.data.record_clips import ClipFolder
-from alchemint.records import RECORDS_FILE
+from alchemint.record_files import fingerprint
 
 Tensor = torch.Tensor
 
@@ -83,7 +83,7 @@ def cache_settings(clips: ClipFolder, options: CacheOptions, encoders: Mapping[s
     if options.num_variants:
         wanted += ["canvas_share", "augmentation"]
     settings = {"version": VERSION, **{name: sampling[name] for name in wanted}, **asdict(options),
-                "records": content_hash(clips.folder / RECORDS_FILE), **encoders}
+                "records": fingerprint(clips.folder), **encoders}
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 

@@ -17,7 +17,7 @@ from alchemint import media
 from alchemint.data import latent_cache
 from alchemint.data.latent_cache import CacheOptions, shard_path
 from alchemint.data.record_clips import ClipFolder
-from alchemint.records import read_record
+from alchemint.record_files import read_record
 
 Tensor = torch.Tensor
 

@@ -1,24 +1,26 @@
-"""Clips on disk: a folder of records, its videos and reference pictures, made into samples.
+"""Clips on disk, or in an object store: a folder of records, its videos and reference pictures, made into samples.
 
 Of the records only what is needed to plan batches stays in memory; the rest is read again with each sample.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from alchemint import media, timeline
+from alchemint import media, storage, timeline
 from alchemint.data.augmentation import augmented_canvas
 from alchemint.data.clip_plans import ClipPlan, SampleOptions, framing_of, plan_clip, seen_frames
-from alchemint.data.framing import Framing, decoded_mask
+from alchemint.data.framing import Framing
 from alchemint.data.references import Pick, cut_out, open_picture, pick_reference
 from alchemint.data.samples import Event, Sample
-from alchemint.records import RECORDS_FILE, ClipRecord, read_placed_records, read_record
+from alchemint.masks import mask_at
+from alchemint.record_files import read_placed_records, read_record
+from alchemint.records import ClipRecord
+from alchemint.storage import Address
 
 Tensor = torch.Tensor
 
@@ -38,10 +40,10 @@ class ClipWindow:
 class ClipFolder:
     """The clips of a folder that fit the options, `plans`; `left_out` says how many don't, by reason."""
 
-    def __init__(self, folder: Path, options: SampleOptions) -> None:
-        """Plan all clips of `folder`.
+    def __init__(self, folder: Address, options: SampleOptions) -> None:
+        """Plan all clips of `folder`, a path or a URL.
 
-        Raises FileNotFoundError without a records file, ValueError when no clip fits or two have one clip_id.
+        Raises FileNotFoundError without records, ValueError when no clip fits or two have one clip_id.
         """
         self.folder = folder
         self.options = options
@@ -50,7 +52,7 @@ class ClipFolder:
         seen = set()
         for place, record in read_placed_records(folder):
             if record.clip_id in seen:
-                raise ValueError(f'{folder / RECORDS_FILE}: two clips are called "{record.clip_id}"; rename one')
+                raise ValueError(f'{folder}: two clips are called "{record.clip_id}"; rename one')
             seen.add(record.clip_id)
             plan = plan_clip(record, place, options)
             if isinstance(plan, ClipPlan):
@@ -59,7 +61,7 @@ class ClipFolder:
                 self.left_out[plan] += 1
         if not self.plans:
             reasons = "; ".join(f"{count}: the clip {reason}" for reason, count in self.left_out.items())
-            raise ValueError(f"{folder / RECORDS_FILE}: none of {len(seen)} clips can be used ({reasons or 'empty'}); "
+            raise ValueError(f"{folder}: none of {len(seen)} clips can be used ({reasons or 'empty'}); "
                              "allow fewer num_frames or a lower fps, or give other clips")
 
     def sample(self, number: int, random: np.random.Generator) -> Sample:
@@ -127,8 +129,7 @@ class ClipFolder:
         shown: dict[int, np.ndarray] = {}
         numbers = sorted({*(window.frames if with_video else ()),
                           *(pick.frame for pick in picks if pick.frame is not None)})
-        frames = media.frames_of(self.folder / window.record.video, numbers) if numbers else iter(())
-        for number, frame in zip(numbers, frames, strict=True):
+        for number, frame in zip(numbers, self._frames(window.record, numbers), strict=True):
             window.framing.check(frame)
             if with_video and number in window.frames:
                 shown[number] = window.framing.frame(frame)
@@ -140,6 +141,13 @@ class ClipFolder:
                 pictures[place] = open_picture(self.folder, pick.image)
         video = np.stack([shown[number] for number in window.frames]) if with_video else None
         return video, [pictures[place] for place in range(len(picks))]
+
+    def _frames(self, record: ClipRecord, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        """Yield frames of a clip by their numbers in it, which must not descend."""
+        if not numbers:
+            return iter(())
+        video = storage.join(self.folder, record.video)
+        return media.frames_of(video, [record.first_frame + number for number in numbers], record.fps)
 
 
 def events_of(window: ClipWindow) -> tuple[Event, ...]:
@@ -158,7 +166,7 @@ def subject_mask(window: ClipWindow, latent_stride: int) -> Tensor:
     width, height = window.framing.target
     shares = np.zeros((len(window.frames), height // latent_stride, width // latent_stride), np.float32)
     for place, number in enumerate(window.frames):
-        masks = [decoded_mask(window.record.entities[entity].track.masks[number], window.framing.source)
+        masks = [mask_at(window.record.entities[entity].track, number, window.framing.source)
                  for entity in window.entities]
         if masks:
             shares[place] = window.framing.shares(np.logical_or.reduce(masks), latent_stride)

@@ -2,14 +2,14 @@
 to copy, so such a one is taken only where there is no other, and marked."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from alchemint import media
-from alchemint.data.framing import decoded_mask
+from alchemint import media, storage
+from alchemint.masks import mask_at
 from alchemint.records import ClipRecord
+from alchemint.storage import Address
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ def pick_reference(record: ClipRecord, entity: int, window: tuple[int, int], min
 
 def cut_out(record: ClipRecord, entity: int, number: int, frame: np.ndarray) -> Image.Image:
     """Return an entity as frame number `number` of its clip shows it, RGBA: transparent where its mask is not."""
-    mask = decoded_mask(record.entities[entity].track.masks[number], (record.width, record.height))
+    mask = mask_at(record.entities[entity].track, number, (record.width, record.height))
     return Image.fromarray(np.dstack([frame, np.uint8(255) * mask]))
 
 
-def open_picture(folder: Path, image: str) -> Image.Image:
+def open_picture(folder: Address, image: str) -> Image.Image:
     """Return the reference image file of a record in `folder`, RGB or RGBA."""
-    return media.open_image(folder / image)
+    return media.open_image(storage.join(folder, image))
 
 
 def _drawn(weights: np.ndarray, random: np.random.Generator) -> int:

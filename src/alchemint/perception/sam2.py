@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import Sam2VideoInferenceSession, Sam2VideoModel
 
-from alchemint.perception.sightings import Box, Sought
+from alchemint.perception.model_frames import ModelFrames
+from alchemint.perception.sightings import Box, Frames, Mask, Sought
 
 _MEMORY_FRAMES = 16
 """Outputs further than this from the frame at work and from all anchors are never read again by the model."""
@@ -27,39 +27,36 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Sam2Follower:
-    """Follows boxes through a video, a frame at a time: memory does not grow with the video but for its own pixels."""
+    """Follows boxes through a video, a frame at a time: memory does not grow with the video.
+
+    It runs where the model lies and in the model's dtype.
+    """
 
     model: Sam2VideoModel
 
     @torch.inference_mode()
-    def follow(self, video: np.ndarray, anchors: Sequence[Box], sought: Sequence[Sought] = ()) -> np.ndarray:
-        """Return masks (subjects, frames, height, width) bool of video (frames, height, width, 3) uint8.
+    def follow(self, video: Frames, anchors: Sequence[Box], sought: Sequence[Sought] = ()) -> Iterator[Mask]:
+        """Yield the masks of all anchors, first those forwards in time, then those backwards.
 
-        `sought` is not looked at. A subject that the model holds to be out of sight on a frame has an empty mask there.
+        `sought` is not looked at. A subject that the model holds to be out of sight on a frame has an empty mask there;
+        the score is the model's logit of its being in sight.
         """
-        num_frames, height, width, _ = video.shape
-        masks = np.zeros((len(anchors), num_frames, height, width), bool)
         if not anchors:
-            return masks
+            return
         session = self._prompted(video, anchors)
         frames = [anchor.frame for anchor in anchors]
         for start, reverse in ((min(frames), False), (max(frames), True)):
             for output in self._passed(session, start, reverse, frames):
-                logits = F.interpolate(output.pred_masks.float(), (height, width), mode="bilinear",
-                                       align_corners=False)[:, 0]
-                seen = (logits > 0) & (output.object_score_logits.view(-1, 1, 1) > 0)
-                for subject, anchor in enumerate(frames):
-                    if (output.frame_idx < anchor) == reverse:
-                        masks[subject, output.frame_idx] = seen[subject].cpu().numpy()
-        return masks
+                wanted = [subject for subject, anchor in enumerate(frames) if (output.frame_idx < anchor) == reverse]
+                yield from _masks(output, wanted, video.shape[1:3])
 
-    def _prompted(self, video: np.ndarray, anchors: Sequence[Box]) -> Sam2VideoInferenceSession:
+    def _prompted(self, video: Frames, anchors: Sequence[Box]) -> Sam2VideoInferenceSession:
         """Return a session in which every anchor was given and answered."""
         height, width = video.shape[1:3]
         device, size = self.model.device, self.model.config.image_size
         session = Sam2VideoInferenceSession(video_height=height, video_width=width, inference_device=device,
                                             inference_state_device=device, dtype=self.model.dtype)
-        session.processed_frames = _Frames(video, size, self.model.dtype)
+        session.processed_frames = ModelFrames(video, size, _MEAN, _STD, device, self.model.dtype)
         scale = torch.tensor([size / width, size / height])
         for number, anchor in enumerate(anchors):
             subject = session.obj_id_to_idx(number)
@@ -78,31 +75,24 @@ class Sam2Follower:
             _forget(session, output.frame_idx, anchors)
 
 
-@dataclass(frozen=True)
-class _Frames:
-    """A video as SAM 2 wants its frames, each made when it is asked for."""
-
-    video: np.ndarray
-    size: int
-    dtype: torch.dtype
-
-    def __len__(self) -> int:
-        return len(self.video)
-
-    def __getitem__(self, number: int) -> torch.Tensor:
-        pixels = torch.from_numpy(self.video[number]).permute(2, 0, 1)[None].float() / 255
-        pixels = F.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)[0]
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
-        return ((pixels - mean) / std).to(self.dtype)
+def _masks(output: Any, wanted: list[int], size: tuple[int, ...]) -> Iterator[Mask]:
+    """Yield the masks, (height, width) = size, of the wanted subjects of a frame's output."""
+    if not wanted:
+        return
+    logits = F.interpolate(output.pred_masks[wanted].float(), size, mode="bilinear", align_corners=False)[:, 0]
+    scores = output.object_score_logits.flatten()[wanted].float()
+    seen = ((logits > 0) & (scores > 0).view(-1, 1, 1)).cpu().numpy()
+    for subject, mask, score in zip(wanted, seen, scores.tolist(), strict=True):
+        yield Mask(subject, output.frame_idx, mask, score)
 
 
 def _forget(session: Sam2VideoInferenceSession, frame: int, anchors: list[int]) -> None:
-    """Drop what the session keeps but never reads: large masks, and outputs far from the frame and the anchors."""
+    """Drop what the session keeps but never reads: large masks, and all that is far from the frame and the anchors."""
     near = [frame, *anchors]
-    for outputs in session.output_dict_per_obj.values():
+    for subject, outputs in session.output_dict_per_obj.items():
         for kept in outputs.values():
             for output in kept.values():
                 output.pop("high_res_masks", None)
-        rest = outputs["non_cond_frame_outputs"]
-        for number in [number for number in rest if min(abs(number - other) for other in near) > _MEMORY_FRAMES]:
-            del rest[number]
+        for rest in (outputs["non_cond_frame_outputs"], session.frames_tracked_per_obj[subject]):
+            for number in [number for number in rest if min(abs(number - other) for other in near) > _MEMORY_FRAMES]:
+                del rest[number]

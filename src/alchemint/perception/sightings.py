@@ -66,6 +66,20 @@ class Finder(Protocol):
         """Return all candidates on `frames` (frames, height, width, 3); `Box.frame` counts within `frames`."""
 
 
+class Comparer(Protocol):
+    """Embeds words and pictures on one unit sphere, where the dot product is their likeness."""
+
+    @property
+    def sharpness(self) -> float:
+        """The likenesses' factor in the softmax (of SigLIP: sigmoid) by which the model was trained."""
+
+    def embed_words(self, words: Sequence[str]) -> np.ndarray:
+        """Return unit vectors (words, dim)."""
+
+    def embed_pictures(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """Return unit vectors (pictures, dim) of pictures (height, width, 3) uint8 of any sizes."""
+
+
 class Follower(Protocol):
     """Follows subjects through a video, both ways from where they were found."""
 

@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from alchemint import media
+from alchemint import language_model, media
 from alchemint.s2vtime.suite import About, Suite, write_suite
 
 SHORTEST_S = 0.5
 """The shortest interval that is asked for."""
 
-_ATTEMPTS = 3
 _INSTRUCTION = """\
 You direct a video of {duration:g} seconds. From its description pick at most {most} entities that can be \
 seen as separate things: people, animals, vehicles, objects. No body parts, no groups, no backgrounds, no weather. \
@@ -66,7 +65,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a prompt: what was chosen, or why nothing was ("refused: …", "invalid: …", "no answer: …")."""
+    """What became of a prompt: what was chosen, or why nothing was ("refused: …", "invalid after …")."""
 
     prompt: Prompt
     chosen: Chosen | None
@@ -113,10 +112,7 @@ def faults_of(chosen: Chosen, prompt: str, duration: float, most: int) -> list[s
 
 @dataclass(frozen=True)
 class LlmChooser:
-    """Asks any OpenAI-compatible server through the `openai` client, with a JSON schema for the answer.
-
-    An answer that does not fit is sent back with its faults, a few times; lost connections are retried by the client.
-    """
+    """Asks a language model, by `language_model.ask`; its client comes from `language_model.connect`."""
 
     client: Any
     model: str
@@ -124,32 +120,20 @@ class LlmChooser:
     most: int = 2
 
     def choose(self, prompt: Prompt) -> Outcome:
-        """Return what the language model chose. An error of the connection itself is raised, as openai.OpenAIError."""
-        messages: list[dict[str, str]] = [
+        """Return what the language model chose.
+
+        Raises language_model.LateAnswerError or ServerError when it was not there to choose.
+        """
+        messages = [
             {"role": "system", "content": _INSTRUCTION.format(duration=self.duration, most=self.most,
                                                               shortest=SHORTEST_S)},
             {"role": "user", "content": prompt.text}]
-        schema = {"name": "chosen", "strict": True, "schema": _strict(Chosen.model_json_schema())}
-        reason = ""
-        for _ in range(_ATTEMPTS):
-            message = self.client.chat.completions.create(
-                model=self.model, messages=messages, temperature=0.0,
-                response_format={"type": "json_schema", "json_schema": schema}).choices[0].message
-            if message.refusal:
-                return Outcome(prompt, None, f"refused: {message.refusal}")
-            answer = message.content or ""
-            try:
-                chosen = Chosen.model_validate_json(answer)
-                faults = faults_of(chosen, prompt.text, self.duration, self.most)
-            except ValidationError as error:
-                faults = [f"{'.'.join(map(str, fault['loc'])) or 'the answer'}: {fault['msg']}"
-                          for fault in error.errors()]
-            if not faults:
-                return Outcome(prompt, chosen)
-            reason = f"invalid after {_ATTEMPTS} attempts: {'; '.join(faults)}"
-            messages += [{"role": "assistant", "content": answer},
-                         {"role": "user", "content": "That does not fit: " + "; ".join(faults) + ". Answer again."}]
-        return Outcome(prompt, None, reason)
+        try:
+            return Outcome(prompt, language_model.ask(
+                self.client, self.model, messages, Chosen,
+                lambda chosen: faults_of(chosen, prompt.text, self.duration, self.most)))
+        except language_model.UnusableAnswerError as reason:
+            return Outcome(prompt, None, str(reason))
 
 
 @dataclass(frozen=True)
@@ -240,10 +224,3 @@ def _as_written(word: str, prompt: str) -> str:
     """Return `word` with the letters' case that it has in the prompt."""
     found = re.search(re.escape(word), prompt, re.IGNORECASE)
     return found.group() if found else word
-
-
-def _strict(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a JSON schema without what strict servers refuse: numbers' and texts' bounds, titles, descriptions."""
-    dropped = {"title", "description", "minLength", "default"}
-    return {key: _strict(value) if isinstance(value, dict) else value for key, value in schema.items()
-            if key not in dropped}

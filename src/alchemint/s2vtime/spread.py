@@ -3,13 +3,13 @@
     make_videos(run, DeferredSystem(..., load=...), over_ray("auto"))
 """
 
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from alchemint import cluster
 from alchemint.s2vtime.runs import Mapper, Scorer
 from alchemint.s2vtime.scoring import Row
 from alchemint.s2vtime.suite import Entry
@@ -60,40 +60,20 @@ def over_ray(address: str, num_workers: int | None = None) -> Mapper:
     when None. Run folders must be on a file system that all machines share. Raises ValueError when ray is missing or
     no cluster answers.
     """
-    try:
-        import ray
-    except ImportError:
-        raise ValueError("--ray needs the package ray; install it with pip install 'alchemint[cluster]'") from None
+    cluster.require_ray()
 
     def mapped(function: Callable[[Entry], Row], entries: list[Entry],
                lost: Callable[[Entry, str], Row]) -> Iterable[Row]:
         if not entries:
             return
-        began = not ray.is_initialized()
-        if began:
-            try:
-                _knock(address)
-                ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
-            except OSError as error:
-                raise ValueError(f"no Ray cluster at {address}: {error}") from None
-        try:
+        with cluster.joined(address) as ray:
             resources = ray.cluster_resources()
             room = int(resources.get("GPU") or resources["CPU"])
             count = min(num_workers or room, room, len(entries))
             actor: Any = (ray.remote(num_gpus=1) if resources.get("GPU") else ray.remote(num_cpus=1))(_Worker)
             yield from _gather(ray, lambda: actor.remote(function), count, entries, lost)
-        finally:
-            if began:
-                ray.shutdown()
 
     return mapped
-
-
-def _knock(address: str) -> None:
-    """Raise OSError when nobody listens at host:port; Ray itself would go on trying for minutes."""
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if separator and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 class _Worker:

@@ -3,17 +3,17 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 from alchemint import media
-from alchemint.records import ClipRecord, Entity, Reference, Track, write_records
+from alchemint.masks import track_of
+from alchemint.record_files import write_records
+from alchemint.records import ClipRecord, Entity, Reference
 from alchemint.toyworld.world import Clip
 
 SOURCE = "toyworld"
 
 
 def write_clips(clips: Iterable[Clip], folder: Path) -> list[ClipRecord]:
-    """Write clips into `folder`: videos, references and `records.jsonl`, which comes last; return the records."""
+    """Write clips into `folder`: videos, references and, last of all, their records; return the records."""
     records = list(_written(clips, folder))
     write_records(folder, records)
     return records
@@ -39,40 +39,6 @@ def to_record(clip: Clip, folder: Path) -> ClipRecord:
                       height=height, caption=clip.caption, events=clip.events, entities=tuple(entities))
 
 
-def track_of(masks: np.ndarray) -> Track:
-    """Return the track of a subject whose masks are bool (frames, height, width)."""
-    return Track(areas=tuple(int(area) for area in masks.sum((1, 2))), boxes=tuple(_box(mask) for mask in masks),
-                 masks=tuple(run_length_text(mask) for mask in masks))
-
-
-def run_length_text(mask: np.ndarray) -> str:
-    """Return a mask, bool (height, width), as COCO's compressed run-length encoding.
-
-    Runs go down the columns and begin with pixels outside the mask. From the fourth run on, each is written as its
-    difference to the run two before, in groups of five bits from the lowest, a sixth bit telling that more follow.
-    """
-    flat = np.concatenate([[False], mask.ravel(order="F")])
-    changes = np.flatnonzero(flat[1:] != flat[:-1])
-    runs = np.diff(np.concatenate([[0], changes, [mask.size]])).tolist()
-    text = []
-    for place, run in enumerate(runs):
-        rest = run - runs[place - 2] if place > 2 else run
-        more = True
-        while more:
-            bits = rest & 31
-            rest >>= 5
-            more = rest != (-1 if bits & 16 else 0)
-            text.append(chr(48 + bits + 32 * more))
-    return "".join(text)
-
-
 def _written(clips: Iterable[Clip], folder: Path) -> Iterator[ClipRecord]:
     for clip in clips:
         yield to_record(clip, folder)
-
-
-def _box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return None
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -23,6 +22,7 @@ from pydantic import (
 
 from alchemint.data.augmentation import AugmentationOptions
 from alchemint.data.clip_plans import SampleOptions
+from alchemint.recipe_file import fault_lines, read_values
 
 
 class _Section(BaseModel):
@@ -131,7 +131,7 @@ class TextEncoder(_Section):
 class Data(_Section):
     """Clips on disk and the samples that are made of them; see `data.clip_plans.SampleOptions`."""
 
-    clips: Path = Field(description="folder with records.jsonl")
+    clips: str = Field(description="folder of clip records (Parquet): a path, or a URL as s3://bucket/folder")
     cache: Path | None = Field(None, description="folder that `alchemint precompute` wrote; clips are encoded on the "
                                "way when absent")
     sizes: tuple[tuple[int, int], ...] = Field(description="width, height; a clip goes to the nearest in aspect ratio")
@@ -246,20 +246,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises ValueError with one line for each fault.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such recipe file") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML: {error}".replace("\n", " ")) from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a recipe is a mapping of keys to values")
-    for override in overrides:
-        _apply(values, override)
+    values = read_values(path, overrides)
     try:
         return _ADAPTER.validate_python(values)
     except ValidationError as error:
-        raise ValueError("\n".join(_line(path, fault) for fault in error.errors())) from error
+        raise ValueError(fault_lines(path, error, num_skipped=1)) from error
 
 
 def fingerprint(recipe: Recipe) -> str:
@@ -269,25 +260,3 @@ def fingerprint(recipe: Recipe) -> str:
     values = recipe.model_dump(mode="json", exclude={**paths, "attention_backend": True, "guidance": True,
                                                        "run": machine, "data": {"clips", "cache"}})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _line(path: Path, fault: Any) -> str:
-    """Return one line for a fault that pydantic found; what is told of the recipe as a whole names its own keys."""
-    place = "kind" if fault["type"].startswith("union_tag") else ".".join(str(part) for part in fault["loc"][1:])
-    given = "" if isinstance(fault["input"], dict) else f" (given: {fault['input']!r:.80})"
-    return f"{path}: {f'{place}: ' if place else ''}{fault['msg'].removeprefix('Value error, ')}{given}"
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    path, separator, value = override.partition("=")
-    if not separator:
-        raise ValueError(f'override "{override}": write it as key.path=value')
-    *parents, key = path.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise ValueError(f'override "{override}": "{parent}" is not a section of the recipe')
-    try:
-        values[key] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f'override "{override}": "{value}" is not valid YAML; quote it') from error
