@@ -3,16 +3,19 @@
     python benchmarks/annotate.py [--ray]              # share of time outside the models; two workers against one
     python benchmarks/annotate.py --kills 20 [--ray]   # killed 20 times, then verified
 
-Videos are small but real: all frames are decoded to cut them, and again for their tracks. All that is compared runs side by side.
+Videos are small but real: all frames are decoded to cut them, and again for their tracks. What is compared
+runs in turns.
 """
 
 import argparse
 import contextlib
+import importlib
 import multiprocessing
 import multiprocessing.process
 import os
 import random
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -114,7 +117,7 @@ def survive(folder: Path, num_kills: int, num_videos: int, over: str | None = No
     write_videos(folder / "videos", num_videos)
     generator, records = random.Random(seed), folder / "records"
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([__spec__.name if __spec__ else "__main__"])
+    server.set_forkserver_preload([__name__])
     # The server loads all modules before it serves.
     first = server.Process(target=videos_in, args=(folder,))
     first.start()
@@ -130,6 +133,8 @@ def survive(folder: Path, num_kills: int, num_videos: int, over: str | None = No
             longest_s = 1.5 * (time.monotonic() - began)
         else:
             process.join(generator.uniform(0, longest_s))
+        if process.exitcode:
+            raise RuntimeError(f"a run ended by itself, with status {process.exitcode}")
         num_at_work += process.is_alive()
         _kill(process)
     process = server.Process(target=work, args=(folder, over))
@@ -199,18 +204,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ray", action="store_true", help="over Ray on this machine, not in this process")
     parser.add_argument("--kills", type=int, help="kill so many runs, rather than measure")
-    parser.add_argument("--num", type=int, default=60, help="videos, of two clips each")
+    parser.add_argument("--num", type=int, help="videos, of two clips each (60; with --ray, which starts slowly, 200)")
     parser.add_argument("--repeat", type=int, default=3, help="how often to measure")
     options = parser.parse_args()
-    over = "local" if options.ray else None
+    over, num_videos = ("local", options.num or 200) if options.ray else (None, options.num or 60)
     with tempfile.TemporaryDirectory() as folder:
         if options.kills:
-            survived = survive(Path(folder), options.kills, options.num, over)
+            survived = survive(Path(folder), options.kills, num_videos, over)
             print(f"{survived.num_kills} kills, {survived.num_at_work} of runs at work; "
                   f"{survived.num_partial_files} partial files left")
             print("\n".join(survived.report.lines()))
             return
-        videos = write_videos(Path(folder) / "videos", options.num)
+        videos = write_videos(Path(folder) / "videos", num_videos)
         # One cluster for all runs: its start-up is no cost of a clip.
         with cluster.joined("local") if over else contextlib.nullcontext():
             for _ in range(options.repeat):
@@ -220,4 +225,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Other processes import what they are sent by its name: here and, through the environment, under Ray.
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    importlib.import_module("benchmarks.annotate").main()

@@ -182,6 +182,14 @@ def test_nothing_is_fetched_that_is_not_asked_for(tmp_path: Path, monkeypatch: p
         assert fetched.parts == [(rows[row][0][0], rows[row][-1][1])]
 
 
+def test_a_shard_may_be_empty(folder: str) -> None:
+    write_shard(storage.join(folder, "a.parquet"), [], {"settings": "abc"})
+    write_shard(storage.join(folder, "b.parquet"), [FAILED])
+    assert list(read_rows(folder)) == [FAILED]
+    assert list(read_placed_records(folder)) == []
+    assert shard_metadata(storage.join(folder, "a.parquet"))["settings"] == "abc"
+
+
 def test_metadata_tells_of_the_contents(folder: str) -> None:
     address = storage.join(folder, "a.parquet")
     write_shard(address, RECORDS[:2], {"settings": "abc", "made by": "é"})

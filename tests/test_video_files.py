@@ -1,5 +1,6 @@
 """Video files as they are read: frames by number and by time, turned upright, from disk or afar; what is refused."""
 
+import gc
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -350,6 +351,18 @@ def test_going_forward_decodes_every_frame_once(tmp_path: Path, monkeypatch: pyt
         assert len(seeks) == 1
         video.frame(10)
         assert len(seeks) == 2
+
+
+def test_no_decoded_frame_waits_for_the_collector(tmp_path: Path) -> None:
+    path = made(tmp_path / "a.mp4", random_blocks(100), matrix=[*TURNS["left"][0], 0, 0, 1 << 30])
+    gc.collect()
+    gc.disable()
+    try:
+        for frame in frames_of(path, range(100)):
+            assert frame.any()
+        assert sum(type(held) is av.VideoFrame for held in gc.get_objects()) < 10
+    finally:
+        gc.enable()
 
 
 def test_a_size_that_changes_is_told(tmp_path: Path) -> None:

@@ -217,12 +217,14 @@ def _values(address: Address, footer: pq.FileMetaData, rows: Sequence[int],
         parts.append((chunks[0].data_page_offset, chunks[-1].data_page_offset + chunks[-1].total_compressed_size))
     # As long as the file, but only where something is written does it take memory.
     file = mmap.mmap(-1, parts[-1][1])
-    for (start, end), content in zip(parts, storage.read_parts(address, parts), strict=True):
-        file[start:end] = content
     try:
+        for (start, end), content in zip(parts, storage.read_parts(address, parts), strict=True):
+            file[start:end] = content
         table = pq.ParquetFile(pa.py_buffer(file), metadata=footer, page_checksum_verification=True).read_row_groups(
             rows, columns=[leaves[number] for number in wanted], use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, IndexError) as error:
         raise ValueError(f"{address}, rows {rows[0]} to {rows[-1]}: the file is damaged ({error}); write it "
                          "anew") from error
     values: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")

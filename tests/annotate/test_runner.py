@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from alchemint import record_files
 from alchemint.annotate import runner, shards, verify
-from alchemint.annotate.clip import Clip, Source, Unfit
+from alchemint.annotate.clip import Clip, Source, UnfitError
 from alchemint.annotate.plan import Job
 from alchemint.annotate.progress import summary
 from alchemint.annotate.stages import Stage
@@ -68,7 +69,7 @@ def test_whatever_fails_is_a_row_with_its_reason(videos: list[Source], tmp_path:
 
     def find(clip: Clip) -> Clip:
         if clip.clip_id.startswith("clip-003"):
-            raise Unfit('no caption for "it"', (Dropped(word="sea", filter="background"),))
+            raise UnfitError('no caption for "it"', (Dropped(word="sea", filter="background"),))
         while clip.clip_id.startswith("clip-004"):
             time.sleep(0.01)
         return replace(clip, dropped=(Dropped(word="fog", filter="area"),))
@@ -125,6 +126,17 @@ def test_finished_shards_are_not_made_again(videos: list[Source], tmp_path: Path
     assert not leftover.exists()
     assert verify.check(str(tmp_path)).is_whole
     assert runner.run(new_job(videos[:2], tmp_path)).files_done == 0
+
+
+def test_two_runs_at_once_on_one_folder_do_no_harm(videos: list[Source], tmp_path: Path) -> None:
+    def run(_: int) -> int:
+        return runner.run(new_job(videos, tmp_path, num_files=1)).files_done
+
+    with ThreadPoolExecutor(2) as threads:
+        done = list(threads.map(run, range(2)))
+    assert max(done) == 8
+    assert verify.check(str(tmp_path)).is_whole
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_shards_may_lie_in_an_object_store(videos: list[Source]) -> None:

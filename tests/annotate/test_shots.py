@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alchemint import media
-from alchemint.annotate.clip import Clip, Given, Source, Unfit
+from alchemint.annotate.clip import Clip, Given, Source, UnfitError
 from alchemint.annotate.recipe import Shots
 from alchemint.annotate.shots import clip_id, cut
 from alchemint.records import TimedCaption
@@ -76,7 +76,7 @@ def test_short_shots_are_left_out_and_long_ones_cut_evenly(joined: Path) -> None
     parts = spans(cut(source(joined), Shots(shortest_s=1.5, longest_s=0.5)))
     assert [first for first, _ in parts] == [0, 10, 20, 30, 70, 81, 92, 103, 114]
     assert {number for _, number in parts} == {10, 11}
-    with pytest.raises(Unfit, match=r"longest of its 3 shots lasts 2\.20 s, but only those of 3 s and more are taken"):
+    with pytest.raises(UnfitError, match=r"longest of its 3 shots lasts 2\.20 s, but only those of 3 s and more"):
         cut(source(joined), Shots(shortest_s=3))
 
 
@@ -90,7 +90,7 @@ def test_the_caption_goes_to_every_shot_and_events_where_they_fall(joined: Path)
 
 
 def test_an_event_behind_the_end_is_told(joined: Path) -> None:
-    with pytest.raises(Unfit, match=r"joined\.mp4: the event 4-6 s .* lasts 5\.000 s \(125 frames\)"):
+    with pytest.raises(UnfitError, match=r"joined\.mp4: the event 4-6 s .* lasts 5\.000 s \(125 frames\)"):
         cut(source(joined, Given("a", (TimedCaption(during=(4, 6), text="b"),))), Shots())
 
 
@@ -108,14 +108,14 @@ def test_parts_that_were_captioned_are_kept_to(joined: Path) -> None:
     ((3.0, 6.0), r"the part 3-6 s .* lies outside of it, which lasts 5\.000 s"),
     ((7.0, 9.0), "the part 7-9 s"), ((1.001, 1.03), r"the part 1\.001-1\.03 s holds no frame")])
 def test_parts_outside_are_told(joined: Path, during: tuple[float, float], message: str) -> None:
-    with pytest.raises(Unfit, match=message):
+    with pytest.raises(UnfitError, match=message):
         cut(source(joined, Given("a", during=during)), Shots())
 
 
 def test_parts_of_the_same_frames_are_told(joined: Path) -> None:
-    with pytest.raises(Unfit, match="two parts are of the same frames"):
+    with pytest.raises(UnfitError, match="two parts are of the same frames"):
         cut(source(joined, Given("a", during=(0, 1)), Given("b", during=(0, 0.99))), Shots())
-    with pytest.raises(Unfit, match="captions of parts and one of the whole"):
+    with pytest.raises(UnfitError, match="captions of parts and one of the whole"):
         cut(source(joined, Given("a", during=(0, 1)), Given("b")), Shots())
 
 
@@ -124,7 +124,7 @@ def test_files_that_cannot_be_read_are_unfit(tmp_path: Path, joined: Path) -> No
     (tmp_path / "cut.mp4").write_bytes(joined.read_bytes()[:3000])
     for name, message in (("text.mp4", "not a readable video"), ("cut.mp4", "not a readable video"),
                           ("none.mp4", "does not exist")):
-        with pytest.raises(Unfit, match=message):
+        with pytest.raises(UnfitError, match=message):
             cut(source(tmp_path / name), Shots())
 
 

@@ -82,7 +82,7 @@ def held(session: Any) -> tuple[int, int]:
 def test_what_is_kept_does_not_grow_with_the_video(sam_model: Any, video: np.ndarray) -> None:
     """Of two subjects, one of them found late; forwards and backwards."""
     follower, kept = Sam2Follower(sam_model), []
-    for num_frames in (90, 180):
+    for num_frames in (80, 120):
         session = follower._prompted(Repeated(video, num_frames), [
             Box(0, (0, 10, 20, 30), 1.0), Box(60, (30, 10, 50, 30), 1.0)])
         most = (0, 0)

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from alchemint import media
+from alchemint.annotate.sources import find_sources
 from alchemint.masks import decoded_mask
 from alchemint.record_files import read_records
 from alchemint.toyworld import WorldConfig, render_clip
@@ -34,6 +35,16 @@ def test_clips_come_back_from_disk(tmp_path):
                 if box:
                     assert mask[top].any() and mask[bottom - 1].any()
                     assert mask[:, left].any() and mask[:, right - 1].any()
+
+
+def test_captions_are_as_annotation_takes_them(tmp_path):
+    clips = [render_clip("train", index, WorldConfig(), num_subjects=index) for index in range(3)]
+    write_clips(clips, tmp_path)
+    sources = find_sources(tmp_path / "videos", tmp_path / "captions.jsonl")
+    assert [source.name for source in sources] == [f"train-{index:06d}.mp4" for index in range(3)]
+    for source, clip in zip(sources, clips, strict=True):
+        [given] = source.given
+        assert (given.caption, given.events, given.during) == (clip.caption, clip.events, None)
 
 
 def test_an_odd_size_is_refused_before_records_are_written(tmp_path):

@@ -4,7 +4,7 @@
 
 The method is that of AlcheMinT's data (arXiv 2512.10943): a language model names the entities of the caption, Grounding
 DINO looks for each on several frames, CLIP picks the box, SAM 2 follows it both ways. A stage returns the clip with
-more known of it, or raises `Unfit` with the reason why it ends there.
+more known of it, or raises `UnfitError` with the reason why it ends there.
 """
 
 import os
@@ -18,7 +18,7 @@ import numpy as np
 from alchemint import media, storage
 from alchemint.annotate import filters, seeing
 from alchemint.annotate.captioner import Captioner
-from alchemint.annotate.clip import Clip, Followed, Unfit
+from alchemint.annotate.clip import Clip, Followed, UnfitError
 from alchemint.annotate.recipe import Perception, Recipe
 from alchemint.annotate.words import Namer
 from alchemint.lazy_frames import LazyFrames
@@ -43,7 +43,7 @@ class Models:
 def annotate(clip: Clip, models: Models, recipe: Recipe) -> Clip:
     """Return a clip, as `shots.cut` makes it, with its subjects known and followed; `record_of` makes its record.
 
-    Raises Unfit with the reason where it can't be annotated, ValueError or OSError where its video can't be read.
+    Raises UnfitError with the reason where it can't be annotated, ValueError or OSError where its video can't be read.
     """
     clip = caption(clip, models.captioner)
     clip = name(clip, models.namer)
@@ -57,7 +57,8 @@ def caption(clip: Clip, captioner: Captioner | None) -> Clip:
     if clip.caption.strip():
         return clip
     if captioner is None:
-        raise Unfit("no caption is given; write one into the captions file, or let a model do it (captions.by: model)")
+        raise UnfitError("no caption is given; write one into the captions file, or let a model write it "
+                         "(captions.by: model)")
     said = captioner.caption(_spread(clip, captioner.options.num_frames), clip.facts.fps)
     return replace(clip, caption=said.caption, events=said.events)
 
@@ -66,7 +67,7 @@ def name(clip: Clip, namer: Namer) -> Clip:
     """Return the clip with the words of its caption that name subjects."""
     words = namer.name(clip.caption)
     if not words:
-        raise Unfit(f'the caption names nobody and nothing that could be followed: "{clip.caption:.200}"')
+        raise UnfitError(f'the caption names nobody and nothing that could be followed: "{clip.caption:.200}"')
     return replace(clip, words=tuple(words))
 
 
@@ -95,7 +96,7 @@ def judge(clip: Clip, recipe: Recipe) -> Clip:
     clip = filters.judge(clip, recipe.filters)
     if not clip.followed:
         reasons = ", ".join(f'"{gone.word}" ({gone.filter})' for gone in clip.dropped)
-        raise Unfit(f"no subject is left: {reasons}", clip.dropped)
+        raise UnfitError(f"no subject is left: {reasons}", clip.dropped)
     return clip
 
 

@@ -10,7 +10,7 @@ from alchemint.perception.sightings import Box
 from alchemint.records import Dropped, TimedCaption, Track
 
 
-class Unfit(Exception):
+class UnfitError(Exception):
     """Says why a clip can't be annotated, and which words were dropped: the clip's row in place of a record."""
 
     def __init__(self, reason: str, dropped: tuple[Dropped, ...] = ()) -> None:

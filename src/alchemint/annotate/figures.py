@@ -17,9 +17,6 @@ from alchemint.masks import Corners
 from alchemint.perception.sightings import Comparer
 from alchemint.records import Track
 
-_LONGEST_SIDE = 512
-"""Crops are kept no larger than this: comparers look at them with at most as many pixels."""
-
 _SHARPNESS_FRAMES = 32
 
 
@@ -62,10 +59,11 @@ class Looks:
         least = self._areas[len(self._areas) // 2] / 2
         if area < least:
             return
+        # Copied, so that the frame it is cut from can be let go.
         if self.first is None or number < self.first.frame or self.first.area < least:
-            self.first = Crop(number, area, box, _small(within))
+            self.first = Crop(number, area, box, within.copy())
         if self.last is None or number > self.last.frame or self.last.area < least:
-            self.last = Crop(number, area, box, _small(within))
+            self.last = Crop(number, area, box, within.copy())
 
 
 def sharpness(picture: np.ndarray, mask: np.ndarray) -> float:
@@ -112,12 +110,3 @@ def truncation(track: Track, size: tuple[int, int]) -> float | None:
     boxes = [box for box in track.boxes if box is not None]
     cut = [left == 0 or top == 0 or right == width or bottom == height for left, top, right, bottom in boxes]
     return sum(cut) / len(cut) if cut else None
-
-
-def _small(picture: np.ndarray) -> np.ndarray:
-    """Return a copy, so that the frame it is cut from is let go."""
-    longest = max(picture.shape[:2])
-    if longest <= _LONGEST_SIDE:
-        return picture.copy()
-    height, width = (max(1, round(side * _LONGEST_SIDE / longest)) for side in picture.shape[:2])
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))

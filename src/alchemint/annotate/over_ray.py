@@ -190,7 +190,11 @@ class _Actor:
                 time.sleep(0.1)
         self._load()
         # Where a worker has died over this shard, clips go one at a time, to find over which.
-        careful = self._ask("begin", stage, str(shard)) > 1
+        tries = self._ask("begin", stage, str(shard))
+        if tries > _TRIES * (1 + len(work.sources) + sum(map(len, work.made.values()))):
+            raise shards.BrokenStageError(f"{stage}: its workers die again and again over shard {shard}; is there "
+                                          "enough memory?")
+        careful = tries > 1
         before = self._seconds()
         take = partial(self._carefully, shard) if careful else self._take
         with ThreadPoolExecutor(1 if careful else self._pool.num_threads) as threads:
@@ -200,12 +204,11 @@ class _Actor:
             else:
                 work.made = {name: list(threads.map(take, clips)) for name, clips in work.made.items()}
         work.seconds[stage] += self._seconds() - before
+        if self._pool.is_last:
+            shards.write(self._job, shard, work.rows)
+            self._ask("leave", shard)
         self._ask("end", stage, str(shard))
-        if not self._pool.is_last:
-            return work
-        shards.write(self._job, shard, work.rows)
-        self._ask("leave", shard)
-        return _counted(work)
+        return _counted(work) if self._pool.is_last else work
 
     def _take(self, what: Source | Clip | Row) -> Any:
         if isinstance(what, Row):

@@ -109,7 +109,13 @@ def write_plan(out: str, plan: Plan) -> None:
     lines: list[Any] = [{"key": plan.key, "settings": plan.settings}]
     lines += [{"shard": shard.number, "files": shard.names} for shard in plan.shards]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    storage.write_text(storage.join(out, plan_name(plan.key)), text)
+    address = storage.join(out, plan_name(plan.key))
+    try:
+        storage.write_text(address, text)
+    except FileNotFoundError:
+        # Another run on the folder was quicker, and cleared away what it took for a killed run's.
+        if not storage.exists(address):
+            raise
 
 
 def read_plan(out: str, key: str) -> Plan:

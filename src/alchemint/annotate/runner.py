@@ -47,6 +47,9 @@ def run(job: Job, tally: Tally | None = None, num_workers: int | None = None, nu
         if sources:
             crew.start()
             _drive(job, sources, crew, tally)
+    except BaseException:
+        crew.interrupt()
+        raise
     finally:
         tally.end()
         crew.stop()
@@ -77,6 +80,7 @@ def _drive(job: Job, sources: dict[int, list[Source]], crew: "_Crew", tally: Tal
             clips_left[said.place] -= 1
         if clips_left[said.place]:
             continue
+        del clips_left[said.place]
         on_their_way -= 1
         tally.files_done += 1
         files_left[number] -= 1
@@ -111,6 +115,7 @@ class _Crew:
             threading.Thread(target=self._serve, args=(number, worker), name=f"{name} {worker}", daemon=True)
             for number, (name, num) in enumerate(self.num_workers.items()) for worker in range(num)]
         self._lock = threading.Lock()
+        self._loading = threading.Lock()
         self._stopping = False
 
     @property
@@ -127,19 +132,19 @@ class _Crew:
         """Let a source in."""
         self._inboxes[0].put((place, source))
 
-    def stop(self) -> None:
-        """End all threads; those that are at work are interrupted, and left behind where that takes too long."""
+    def interrupt(self) -> None:
+        """Have all threads end what they are doing."""
         self._stopping = True
+        for thread in self._threads:
+            if thread.is_alive() and thread.ident:
+                interrupt(thread.ident)
+
+    def stop(self) -> None:
+        """End all threads; those that do not end soon are left behind."""
         for inbox, num in zip(self._inboxes, self.num_workers.values(), strict=True):
             for _ in range(num):
                 inbox.put(None)
         until = time.monotonic() + _PATIENCE_S
-        for thread in self._threads:
-            # Threads that wait for work see the end of their inbox, and are not interrupted at it.
-            if thread.ident and thread.is_alive():
-                thread.join(0.05)
-            if thread.ident and thread.is_alive():
-                interrupt(thread.ident)
         for thread in self._threads:
             if thread.ident:
                 thread.join(max(0.0, until - time.monotonic()))
@@ -149,7 +154,9 @@ class _Crew:
             step = self._steps[number]
             if step is not None and step.where == "gpu" and self._num_gpus:
                 _use_gpu(index % self._num_gpus)
-            worker = shards.cutter(self._job) if step is None else shards.worker(self._job, step)
+            # transformers cannot load models in two threads at once: weights go missing.
+            with self._loading:
+                worker = shards.cutter(self._job) if step is None else shards.worker(self._job, step)
             while (item := self._inboxes[number].get()) is not None and not self._stopping:
                 place, what = item
                 before = worker.seconds

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alchemint import record_files, storage
-from alchemint.annotate.clip import Clip, Source, Unfit
+from alchemint.annotate.clip import Clip, Source, UnfitError
 from alchemint.annotate.plan import Job, make_plan, plan_name, shard_name
 from alchemint.annotate.progress import Tally
 from alchemint.annotate.shots import clip_id
@@ -50,7 +50,7 @@ class Worker:
             made = within(self.limit_s, self.work, what)
             self._failures = 0
             return made
-        except (Unfit, TimeLimitError) as error:
+        except (UnfitError, TimeLimitError) as error:
             return failed(self.job, what, self.name, str(error), getattr(error, "dropped", ()))
         except Exception as error:  # whatever a stage stumbles over is its clip's row
             reason = _told(error)
@@ -58,7 +58,8 @@ class Worker:
             self._failures += not isinstance(error, ValueError)
             if self._failures >= _HOPELESS:
                 raise BrokenStageError(f"{self.name}: {self._failures} clips failed one after another, the last by "
-                                       f"{reason}; mend that, and run the same command again") from error
+                                       f"{reason}; mend that, delete the newest shards, where more such rows may "
+                                       "stand, and run the same command again") from error
             return failed(self.job, what, self.name, reason)
         finally:
             self.seconds += time.perf_counter() - began
@@ -69,10 +70,10 @@ def cutter(job: Job) -> Worker:
 
     def cut(source: Source) -> list[Clip]:
         if not source.address:
-            raise Unfit("the file has gone since the work was planned")
+            raise UnfitError("the file has gone since the work was planned")
         clips = job.cut(source)
         if not clips:
-            raise Unfit("it holds no clip")
+            raise UnfitError("it holds no clip")
         return clips
 
     return Worker(job, CUT, cut, job.limit_s)

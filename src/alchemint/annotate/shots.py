@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from alchemint import timeline
-from alchemint.annotate.clip import Clip, Given, Source, Unfit
+from alchemint.annotate.clip import Clip, Given, Source, UnfitError
 from alchemint.annotate.recipe import Shots
 from alchemint.media import VideoFacts, frames_of, probe
 from alchemint.records import TimedCaption
@@ -33,7 +33,7 @@ def cut(source: Source, options: Shots) -> list[Clip]:
     than `options.shortest_s` are left out, those longer than `longest_s` cut into equal parts. Each shot has the whole
     file's caption, and of its events what falls in the shot.
 
-    Raises Unfit for a file that can't be read or has no shot long enough, and for parts and events outside of it.
+    Raises UnfitError for a file that can't be read or has no shot long enough, and for parts and events outside of it.
     """
     try:
         facts = probe(source.address)
@@ -42,7 +42,7 @@ def cut(source: Source, options: Shots) -> list[Clip]:
             return _captioned_parts(source, facts, parts)
         spans = _shots(source.address, facts, options)
     except (OSError, ValueError) as error:
-        raise Unfit(str(error)) from error
+        raise UnfitError(str(error)) from error
     given = source.given[0] if source.given else Given("")
     _check_events(source, given, facts)
     return [_clip(source, facts, span, given, span[0] / facts.fps) for span in spans]
@@ -58,17 +58,17 @@ def clip_id(name: str, span: Span | None = None) -> str:
 
 def _captioned_parts(source: Source, facts: VideoFacts, parts: list[Given]) -> list[Clip]:
     if len(parts) < len(source.given):
-        raise Unfit(f"{source.name} has captions of parts and one of the whole file; give one kind")
+        raise UnfitError(f"{source.name} has captions of parts and one of the whole file; give one kind")
     clips: dict[Span, Clip] = {}
     for given in parts:
         assert given.during is not None
         start, end = given.during
         frames = timeline.frames_in(given.during, facts.fps, facts.num_frames)
         if start < 0 or end > facts.num_frames / facts.fps + _SLACK_S or frames is None:
-            raise Unfit(f"{source.name}: the part {start:g}-{end:g} s {_outside(facts)}; correct the captions file")
+            raise UnfitError(f"{source.name}: the part {start:g}-{end:g} s {_outside(facts)}; correct the captions")
         span = frames[0], frames[1] - frames[0] + 1
         if span in clips:
-            raise Unfit(f"{source.name}: two parts are of the same frames, {start:g}-{end:g} s; give one of them")
+            raise UnfitError(f"{source.name}: two parts are of the same frames, {start:g}-{end:g} s; give one of them")
         clips[span] = _clip(source, facts, span, given, 0.0)
     return [clips[span] for span in sorted(clips)]
 
@@ -88,7 +88,7 @@ def _clip(source: Source, facts: VideoFacts, span: Span, given: Given, begins_s:
 def _check_events(source: Source, given: Given, facts: VideoFacts) -> None:
     for event in given.events:
         if event.during[1] > facts.num_frames / facts.fps + _SLACK_S:
-            raise Unfit(f"{source.name}: the event {event.during[0]:g}-{event.during[1]:g} s {_outside(facts)}; "
+            raise UnfitError(f"{source.name}: the event {event.during[0]:g}-{event.during[1]:g} s {_outside(facts)}; "
                         "correct the captions file")
 
 
@@ -101,7 +101,7 @@ def _shots(address: str, facts: VideoFacts, options: Shots) -> list[Span]:
     borders = [0, *_cuts(address, facts, options), facts.num_frames]
     lengths = [(end - first) / facts.fps for first, end in pairwise(borders)]
     if max(lengths) < options.shortest_s:
-        raise Unfit(f"the longest of its {len(lengths)} shots lasts {max(lengths):.2f} s, but only those of "
+        raise UnfitError(f"the longest of its {len(lengths)} shots lasts {max(lengths):.2f} s, but only those of "
                     f"{options.shortest_s:g} s and more are taken; lower shots.shortest_s")
     spans = []
     for (first, end), length in zip(pairwise(borders), lengths, strict=True):

@@ -1,5 +1,6 @@
 """Clips on disk: a video, reference pictures and a ClipRecord each."""
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,11 +11,16 @@ from alchemint.records import ClipRecord, Entity, Reference
 from alchemint.toyworld.world import Clip
 
 SOURCE = "toyworld"
+CAPTIONS_FILE = "captions.jsonl"
 
 
 def write_clips(clips: Iterable[Clip], folder: Path) -> list[ClipRecord]:
-    """Write clips into `folder`: videos, references and, last of all, their records; return the records."""
+    """Write clips into `folder`: videos, references, captions and, last of all, their records; return the records.
+
+    The captions are those of the folder "videos", as `alchemint annotate` takes them.
+    """
     records = list(_written(clips, folder))
+    media.write_text(folder / CAPTIONS_FILE, "".join(map(_caption_line, records)))
     write_records(folder, records)
     return records
 
@@ -37,6 +43,12 @@ def to_record(clip: Clip, folder: Path) -> ClipRecord:
     num_frames, height, width = clip.frames.shape[:3]
     return ClipRecord(clip_id=clip_id, source=SOURCE, video=video, fps=clip.fps, num_frames=num_frames, width=width,
                       height=height, caption=clip.caption, events=clip.events, entities=tuple(entities))
+
+
+def _caption_line(record: ClipRecord) -> str:
+    values = {"video": Path(record.video).name, "caption": record.caption,
+              "events": [event.model_dump() for event in record.events]}
+    return json.dumps(values, ensure_ascii=False) + "\n"
 
 
 def _written(clips: Iterable[Clip], folder: Path) -> Iterator[ClipRecord]:
