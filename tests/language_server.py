@@ -14,13 +14,14 @@ from typing import Any
 class LanguageServer:
     """answers: given one by one. A message (dict), text as a message's content, an HTTP status (int), seconds to sleep
     before anything is said (float), or the body itself (bytes). requests: what was asked. refused_formats: types of
-    response_format that are answered with 400.
+    response_format that are answered with 400. models: those that the server says it has.
     """
 
     url: str
     answers: list[Any] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     refused_formats: tuple[str, ...] = ()
+    models: tuple[str, ...] = ("m",)
 
     def body(self, request: dict[str, Any]) -> tuple[int, bytes]:
         """Return the status and body of the answer to a request."""
@@ -47,8 +48,14 @@ def serving() -> Iterator[LanguageServer]:
     """Run a server in a thread."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            listed = [{"id": name, "object": "model", "created": 0, "owned_by": "x"} for name in server.models]
+            self.answer(200, json.dumps({"object": "list", "data": listed}).encode())
+
         def do_POST(self) -> None:
-            status, body = server.body(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.answer(*server.body(json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+
+        def answer(self, status: int, body: bytes) -> None:
             try:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")

@@ -18,6 +18,7 @@ from alchemint.record_files import read_records, read_rows
 from alchemint.records import ClipRecord, FailedClip
 from alchemint.toyworld import WorldConfig, render_clip
 from tests import tiny_perception as tiny
+from tests.language_server import serving
 from tests.made_videos import made, random_blocks
 
 TOY_RECIPE = Path(__file__).parents[2] / "configs" / "annotate-toy.yaml"
@@ -174,3 +175,43 @@ def test_faults_are_told_in_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert message in outcome.err
     assert all(line.startswith("error: ") for line in outcome.err.splitlines() if line)
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.slow
+def test_a_language_model_names_entities(tmp_path: Path, annotate: Callable) -> None:
+    """One answer is right, one breaks a rule until it is mended, one is nonsense to the end: its clip says so."""
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    said = {"a.mp4": "A fox sits.", "b.mp4": "A cup stands on a table.", "c.mp4": "A balloon rises."}
+    for name in said:
+        made(clips / name, random_blocks(12, 48, 64))
+
+    def answered(request: dict) -> tuple[int, bytes]:
+        messages = request["messages"]
+        asked = sum(message["role"] == "assistant" for message in messages)
+        right = {"A fox sits.": ["fox"], "A cup stands on a table.": ["cup"] if asked else ["mug"]}.get(
+            messages[1]["content"])
+        content = json.dumps({"entities": right}) if right else "I would rather not say." + "!" * asked
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+        return 200, json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "m",
+                                "choices": [choice]}).encode()
+
+    out = tmp_path / "records"
+    with serving() as server:
+        server.body = answered
+        outcome = annotate(clips, "--out", out, "--captions", captions_file(tmp_path, said), "--llm", server.url)
+    assert outcome.status == 0, outcome.err
+    rows = rows_of(out)
+    assert [entity.word for entity in rows["a.mp4"].entities] == ["fox"]
+    assert [entity.word for entity in rows["b.mp4"].entities] == ["cup"]
+    assert rows["c.mp4"].stage == "name"
+    assert "UnusableAnswerError" in rows["c.mp4"].reason
+
+
+def test_a_server_with_several_models_wants_one_named(tmp_path: Path, alchemint: Callable) -> None:
+    made(tmp_path / "a.mp4", random_blocks(30))
+    with serving() as server:
+        server.models = ("qwen", "llama")
+        outcome = alchemint("annotate", tmp_path, "--out", tmp_path / "records", "--llm", server.url)
+    assert outcome.status == 2
+    assert "has 2 models (qwen, llama); name the one to ask" in outcome.err
