@@ -2,7 +2,7 @@
 
 import json
 import reprlib
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -19,8 +19,13 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[str]]:
 
     Raises OSError, or ValueError with one line when the file is no such document at all.
     """
+    return parse_document(path.read_bytes(), path)
+
+
+def parse_document(content: bytes, path: PurePath) -> tuple[dict[str, Any], list[str]]:
+    """Return what `read_document` does of a file's bytes; `path` names it in messages, and its suffix tells the kind."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
         document, faults = _parse_json(text) if path.suffix.lower() == ".json" else _parse_yaml(text)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error

@@ -40,21 +40,23 @@ IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "TG
 _WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
-    """Return an image file (a path or a URL) or PIL image upright and decoded: RGBA when part is transparent, else RGB.
+def open_image(source: str | os.PathLike[str] | Image.Image | BytesIO) -> Image.Image:
+    """Return an image upright and decoded, RGBA when part is transparent, else RGB; of a path, a URL, a file's bytes or
+    a PIL image.
 
     Raises FileNotFoundError, or ValueError for a file that is no image, is cut short, has more than 64 megapixels (told
     from its header, before anything is decoded), or is transparent all over.
     """
     if isinstance(source, Image.Image):
         return _upright(source, "image")
-    label = f'image "{os.fspath(source)}"'
+    label = "the image" if isinstance(source, BytesIO) else f'image "{os.fspath(source)}"'
     try:
         with warnings.catch_warnings():
             # Pillow warns of large images between its own limits; ours is checked right after.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(BytesIO(storage.read_bytes(source)) if storage.is_url(source) else source,
-                                formats=IMAGE_FORMATS)
+            if not isinstance(source, BytesIO) and storage.is_url(source):
+                source = BytesIO(storage.read_bytes(source))
+            opened = Image.open(source, formats=IMAGE_FORMATS)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{label} does not exist; correct its path") from error
     except Image.DecompressionBombError as error:

@@ -205,7 +205,7 @@ class _Actor:
                 work.made = {name: list(threads.map(take, clips)) for name, clips in work.made.items()}
         work.seconds[stage] += self._seconds() - before
         if self._pool.is_last:
-            shards.write(self._job, shard, work.rows)
+            shards.write(self._job, shard, work.sources, work.rows)
             self._ask("leave", shard)
         self._ask("end", stage, str(shard))
         return _counted(work) if self._pool.is_last else work

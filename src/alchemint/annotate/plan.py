@@ -3,20 +3,26 @@
     <out>/plan-<key>.jsonl              one line of settings, then one line a shard: the names of its files
     <out>/clips-<key>-00000.parquet     the rows of a shard, which appears whole or not at all
 
-A shard whose file exists is done. Files that come later make new shards; none is ever moved.
+A shard whose file exists is done, unless other things are said of its files by now: then it is made anew. Files that
+come later make new shards; none is ever moved.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
-from alchemint import storage
+from alchemint import record_files, storage
 from alchemint.annotate.clip import Clip, Source
 from alchemint.annotate.stages import Stage
 from alchemint.records import ClipRecord
+
+_NUM_READERS = 32
 
 _PLAN_NAME = re.compile(r"plan-([^-]+)\.jsonl")
 
@@ -27,9 +33,9 @@ class Job:
 
     out: the folder of records, a path or a URL of fsspec. key: names the settings on which rows depend; `settings` are
     these, by which a change is told. num_files: how many video files make a shard. cut: gives a source's clips.
-    row_of: makes the record of a clip that has passed all stages. video_of: how a row names its source's video.
-    limit_s: how many seconds a stage may take over a clip, and cutting over a file; None: as long as it takes. Stages
-    that wait for a server have their client's own limit.
+    row_of: makes the record of a clip that has passed all stages. video_of: how a row names its source's video. retry:
+    whether shards with failed clips are made anew. limit_s: how many seconds a stage may take over a clip, and cutting
+    over a file; None: as long as it takes. Stages that wait for a server have their client's own limit.
 
     Rows must be the same whenever and wherever they are made: no times, no host names.
     """
@@ -44,11 +50,17 @@ class Job:
     video_of: Callable[[Source], str] = attrgetter("address")
     settings: Mapping[str, Any] = field(default_factory=dict)
     limit_s: float | None = None
+    retry: bool = False
 
     @property
     def steps(self) -> tuple[Stage, ...]:
         """The stages a clip goes through, the last of which makes its record."""
         return *self.stages, Stage("record", self._load_row_of)
+
+    @cached_property
+    def known(self) -> dict[str, Source]:
+        """The sources by their names."""
+        return {source.name: source for source in self.sources}
 
     def _load_row_of(self) -> Callable[[Clip], Any]:
         return self.row_of
@@ -101,7 +113,31 @@ def make_plan(job: Job) -> tuple[Plan, list[Shard]]:
     plan = Plan(job.key, known.shards + added, known.settings)
     if added:
         write_plan(job.out, plan)
-    return plan, [shard for shard in plan.shards if shard_name(job.key, shard.number) not in there]
+    with ThreadPoolExecutor(_NUM_READERS) as readers:
+        done = readers.map(lambda shard: _is_done(job, shard, there), plan.shards)
+        return plan, [shard for shard, is_done in zip(plan.shards, done, strict=True) if not is_done]
+
+
+def given_digest(sources: Sequence[Source]) -> str:
+    """Return a hash of what is said of sources: captions, timed captions, parts."""
+    said = [(source.name, [(given.caption, [(event.during, event.text) for event in given.events], given.during)
+                           for given in source.given]) for source in sources]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+
+def _is_done(job: Job, shard: Shard, there: set[str]) -> bool:
+    name = shard_name(job.key, shard.number)
+    if name not in there:
+        return False
+    try:
+        metadata = record_files.shard_metadata(storage.join(job.out, name))
+    except ValueError:
+        return False  # not whole, whatever has happened to it
+    if job.retry and metadata.get("failed", "0") != "0":
+        return False
+    sources = [job.known[name] for name in shard.names if name in job.known]
+    # Of files that have gone nothing is said any more; what is known of them stays.
+    return len(sources) < len(shard.names) or metadata.get("given") == given_digest(sources)
 
 
 def write_plan(out: str, plan: Plan) -> None:

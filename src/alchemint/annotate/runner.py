@@ -86,7 +86,7 @@ def _drive(job: Job, sources: dict[int, list[Source]], crew: "_Crew", tally: Tal
         files_left[number] -= 1
         if not files_left[number]:
             del files_left[number]
-            shards.write(job, number, rows.pop(number))
+            shards.write(job, number, sources[number], rows.pop(number))
 
 
 @dataclass(frozen=True)

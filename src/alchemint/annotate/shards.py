@@ -9,7 +9,7 @@ from typing import Any
 
 from alchemint import record_files, storage
 from alchemint.annotate.clip import Clip, Source, UnfitError
-from alchemint.annotate.plan import Job, make_plan, plan_name, shard_name
+from alchemint.annotate.plan import Job, given_digest, make_plan, plan_name, shard_name
 from alchemint.annotate.progress import Tally
 from alchemint.annotate.shots import clip_id
 from alchemint.annotate.stages import Stage
@@ -100,31 +100,38 @@ def pending_sources(job: Job, tally: Tally) -> dict[int, list[Source]]:
     One that has gone since it was planned has no address. Raises as `make_plan` does.
     """
     plan, pending = make_plan(job)
-    known = {source.name: source for source in job.sources}
-    found = {shard.number: [known.get(name, Source(name, "")) for name in shard.names] for shard in pending}
+    found = {shard.number: [job.known.get(name, Source(name, "")) for name in shard.names] for shard in pending}
     clear_partial_files(job.out, plan_name(job.key))
     for shard in plan.shards:
         if shard.number not in found:
             clear_partial_files(job.out, shard_name(job.key, shard.number))
     tally.num_files = sum(len(shard.names) for shard in plan.shards)
     tally.files_before = tally.num_files - sum(map(len, found.values()))
-    tally.gone = [name for shard in plan.shards for name in shard.names if name not in known]
+    tally.gone = [name for shard in plan.shards for name in shard.names if name not in job.known]
     return found
 
 
-def write(job: Job, number: int, rows: Mapping[str, list[Row]]) -> None:
-    """Write a shard, given the rows of each of its sources by their names, in the order of the plan."""
+def write(job: Job, number: int, sources: Sequence[Source], rows: Mapping[str, list[Row]]) -> None:
+    """Write a shard, given its sources and the rows of each by their names, in the order of the plan."""
     address = storage.join(job.out, shard_name(job.key, number))
     ordered = {name: sorted(rows[name], key=_by_time) for name in rows}
     ids = {name: [row.clip_id for row in of_one] for name, of_one in ordered.items()}
     try:
         record_files.write_shard(address, [row for of_one in ordered.values() for row in of_one],
-                                 {"key": job.key, "shard": str(number), "clips": json.dumps(ids)})
+                                 _metadata(job, number, sources, rows, ids))
     except FileNotFoundError:
         # Another run on the folder was quicker, and cleared away what it took for a killed run's.
         if not storage.exists(address):
             raise
     clear_partial_files(job.out, shard_name(job.key, number))
+
+
+def _metadata(job: Job, number: int, sources: Sequence[Source], rows: Mapping[str, list[Row]],
+              ids: Mapping[str, list[str]]) -> dict[str, str]:
+    """Return what a shard's file tells of how it was made."""
+    num_failed = sum(isinstance(row, FailedClip) for of_one in rows.values() for row in of_one)
+    return {"key": job.key, "shard": str(number), "clips": json.dumps(ids), "failed": str(num_failed),
+            "given": given_digest(sources)}
 
 
 def clear_partial_files(out: str, name: str) -> None:

@@ -41,7 +41,7 @@ def cut(source: Source, options: Shots) -> list[Clip]:
         if parts:
             return _captioned_parts(source, facts, parts)
         spans = _shots(source.address, facts, options)
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:
         raise UnfitError(str(error)) from error
     given = source.given[0] if source.given else Given("")
     _check_events(source, given, facts)

@@ -35,6 +35,7 @@ def annotate_clips(
     device: DeviceOption = "auto",
     workers: Annotated[int | None, typer.Option(min=1, help="Workers of each stage, each with its own models.  "
                                                 "[default: one for each GPU]", show_default=False)] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Make shards with clips that failed anew.")] = False,
     ray: Annotated[str | None, typer.Option("--ray", metavar="ADDRESS", show_default=False, help="Spread over a Ray "
                                             "cluster: its address, auto, or local for a new one here.")] = None,
 ) -> None:
@@ -46,7 +47,7 @@ def annotate_clips(
 
     keep_memory()
     without_loading_bars()
-    job = _job(clips, captions, out, recipe, _with_llm(overrides or [], llm, llm_model), device)
+    job = _job(clips, captions, out, recipe, _with_llm(overrides or [], llm, llm_model), device, retry)
     tally = Tally()
     with shown(tally):
         if ray is None:
@@ -100,8 +101,8 @@ def show(
 annotate = {"": annotate_clips, "verify": verify, "show": show}
 
 
-def _job(clips: str, captions: str | None, out: str, recipe: Path | None, overrides: list[str],
-         device: Any) -> "Job":
+def _job(clips: str, captions: str | None, out: str, recipe: Path | None, overrides: list[str], device: Any,
+         retry: bool) -> "Job":
     """Return what a runner is to do."""
     from functools import partial
 
@@ -124,7 +125,7 @@ def _job(clips: str, captions: str | None, out: str, recipe: Path | None, overri
                cut=partial(cut, options=values.shots), stages=stages_of(values, pick_device(device)),
                row_of=partial(record_of, folder=out),
                video_of=lambda source: video_name(source.address, out), settings=values.settings,
-               limit_s=values.shards.limit_s)
+               limit_s=values.shards.limit_s, retry=retry)
 
 
 def _with_llm(overrides: list[str], url: str | None, model: str | None) -> list[str]:
