@@ -235,5 +235,7 @@ def rgb(frame: av.VideoFrame, turn: Turn, longest_side: int | None = None) -> np
         width=max(1, round(frame.width * shrink)), height=max(1, round(frame.height * shrink)), format="rgb24",
         src_colorspace=space, dst_color_range=ColorRange.JPEG,
         interpolation=EXACT if shrink == 1 else Interpolation.AREA,
+        # Threads that a frame keeps for this would be waited for, in vain, by a forked process that collects the frame.
+        threads=1,
     ).to_ndarray()
     return turn.of(pixels)

@@ -149,7 +149,7 @@ def test_latents_of_the_cache_train_as_those_encoded_on_the_way(
     (["data.sizes=[[30, 32]]"], "size 30 x 32: both sides must be multiples of 8"),
     (["data.num_frames=[10]"], "num_frames 10: the count must be 4k+1"),
     (["data.fps=60"], "none of 3 clips can be used"),
-    (["data.clips=nowhere"], "nowhere/records.jsonl: No such file"),
+    (["data.clips=nowhere"], "nowhere is no folder; correct its path"),
     (["init_from=nowhere"], "nowhere: there is no model_index.json"),
     (["vae=nowhere"], "nowhere: there is no config.json; give the folder of a VAE"),
     (["data.sices=3"], "data.sices: Extra inputs are not permitted")])

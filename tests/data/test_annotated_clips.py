@@ -147,7 +147,7 @@ def test_another_clip_of_the_bucket_stands_in_for_a_broken_one(
     assert batch.clip_ids == [stands_in[clip_id] for clip_id in before.clip_ids]
     told = sorted(reason.split(": ", 1) for reason in batch.broken)
     assert [clip_id for clip_id, _ in told] == [wide[1], wide[3]]
-    assert "is not a readable video" in told[0][1] and "No such file" in told[1][1]
+    assert "is not a readable video" in told[0][1] and "does not exist" in told[1][1]
     for row, clip_id in enumerate(before.clip_ids):
         if stands_in[clip_id] == clip_id:
             assert batch.videos is not None and before.videos is not None
