@@ -1,7 +1,9 @@
 """Train the perception that S2VTime uses on the toyworld: a matcher that finds subjects, a tiny CLIP that names them.
 
-    python scripts/train_toy_perception.py matcher     # half an hour on one core
-    python scripts/train_toy_perception.py clip        # the same
+    python scripts/train_toy_perception.py matcher --steps 4600      # about an hour on one core
+    python scripts/train_toy_perception.py clip                      # half an hour
+
+The shipped matcher is that after 2,000 of its 4,600 steps, then `matcher --continue --steps 1500`.
 
 A judge may know everybody, so both learn on the subjects of all splits, never-seen ones included; the clips, and with
 them all colours, patterns, poses and backgrounds, are others than those of the suites. `benchmarks/toy_perception.py`
@@ -15,21 +17,28 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from diffusers import AutoencoderKLWan
+from PIL import Image, ImageFilter
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
+import alchemint
+from alchemint import media
 from alchemint.cli.allocator import keep_memory
 from alchemint.cli.perceptions import FOLDER
+from alchemint.model.latents import as_uint8, decode_video, encode_video
 from alchemint.perception import toy
 from alchemint.perception.sightings import as_crop, bounding_box, crop
 from alchemint.toyworld import Clip, WorldConfig, render_clip, sprites
 from alchemint.training.tokenizer import load_or_train
 
+TOY = Path(alchemint.__file__).parent / "assets" / "toy"
 FIRST_CLIP = 1_000_000
 HELDOUT_SHARE = 0.15
 WORLD = WorldConfig()
@@ -42,14 +51,18 @@ def clips(seed: int) -> Iterator[Clip]:
     random = np.random.default_rng(seed)
     for index in range(FIRST_CLIP * (seed + 1), FIRST_CLIP * (seed + 2)):
         split = "heldout" if random.random() < HELDOUT_SHARE else "train"
-        yield render_clip(split, index, WORLD, num_subjects=int(random.choice([1, 2, 3, 4], p=[0.4, 0.4, 0.1, 0.1])))
+        yield render_clip(split, index, WORLD, num_subjects=int(random.choice([1, 2, 3, 4], p=[0.3, 0.3, 0.2, 0.2])))
 
 
 def _fit(model: torch.nn.Module, loss_of_a_step: Callable[[], Tensor], save: Callable[[], None], steps: int, lr: float,
-         weight_decay: float) -> None:
-    """Train `model` by AdamW in one cycle of the learning rate, up to `lr`; save and tell how it goes on the way."""
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.1)
+         weight_decay: float, goes_on: bool) -> None:
+    """Train `model` by AdamW in one cycle of the learning rate, up to `lr`; save and tell how it goes on the way.
+
+    goes_on: the model is trained already; the learning rate goes down from `lr` over the steps.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay)
+    schedule = (torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps) if goes_on else
+                torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.1))
     started, losses = time.perf_counter(), []
     for step in range(1, steps + 1):
         loss = loss_of_a_step()
@@ -59,7 +72,7 @@ def _fit(model: torch.nn.Module, loss_of_a_step: Callable[[], Tensor], save: Cal
         optimizer.zero_grad()
         schedule.step()
         losses.append(loss.item())
-        if step % 50 == 0:
+        if step % 100 == 0:
             print(f"step {step}/{steps}  loss {np.mean(losses[-100:]):.4f}  "
                   f"{step / (time.perf_counter() - started):.2f} steps/s", flush=True)
             save()
@@ -67,29 +80,54 @@ def _fit(model: torch.nn.Module, loss_of_a_step: Callable[[], Tensor], save: Cal
 
 # The matcher.
 
-CLIPS_PER_STEP, FRAMES_PER_CLIP, SOUGHT_PER_CLIP = 12, 3, 4
+CLIPS_PER_STEP, FRAMES_PER_CLIP, SOUGHT_PER_CLIP = 8, 5, 4
+WAYS = {"reference": 0.6, "own frame": 0.25, "anything": 0.15}
+"""How the subjects of a clip are sought, and how often: by the reference, by a cut-out of one of the clip's frames, or
+all of them as one."""
 
 
-def train_matcher(steps: int) -> None:
-    """Train the matcher on frames with references of who is there, of recoloured doubles, and of strangers."""
+def train_matcher(steps: int, goes_on: bool = False) -> None:
+    """Train the matcher on frames with pictures of who is there, of recoloured doubles, and of strangers."""
     torch.manual_seed(0)
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(int(goes_on))
     matcher = toy.Matcher()
-    source = clips(0)
+    if goes_on:
+        matcher.load_state_dict(load_file(FOLDER / "matcher.safetensors"))
+    vae = AutoencoderKLWan.from_pretrained(TOY, subfolder="vae").eval()
+    source = clips(2 if goes_on else 0)
 
     def loss_of_a_step() -> Tensor:
-        frames, references, targets = _scenes([next(source) for _ in range(CLIPS_PER_STEP)], random)
-        num_frames = len(frames)
-        frame_of = torch.arange(num_frames).repeat_interleave(SOUGHT_PER_CLIP)
-        first = torch.arange(num_frames) // FRAMES_PER_CLIP * SOUGHT_PER_CLIP
-        reference_of = (first.unsqueeze(1) + torch.arange(SOUGHT_PER_CLIP)).flatten()
+        frames, canvases, ways, targets = _scenes([next(source) for _ in range(CLIPS_PER_STEP)], random)
+        frames = _through(vae, frames) if random.random() < 0.15 else _softened(frames, random)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = matcher(_softened(frames, random), references, frame_of, reference_of).float()
-        logits = logits.unflatten(0, (num_frames, SOUGHT_PER_CLIP)).transpose(0, 1)
-        return _share_loss(logits, targets.transpose(0, 1))
+            looks = _looks(matcher, canvases, ways)
+            frames = frames.unflatten(0, (-1, FRAMES_PER_CLIP))
+            if random.random() < 0.15:  # each frame alone, as when it is looked for the first time
+                frames = frames.flatten(0, 1).unsqueeze(1)
+                looks = toy.Looks(*(part.repeat_interleave(FRAMES_PER_CLIP, 0) for part in looks))
+                targets = targets.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+            logits = matcher(frames, looks).float()
+        return _share_loss(logits.transpose(0, 1).flatten(1, 2), targets.transpose(0, 1).flatten(1, 2))
 
     _fit(matcher, loss_of_a_step, lambda: save_file(matcher.state_dict(), FOLDER / "matcher.safetensors"), steps,
-         lr=3e-3, weight_decay=0.01)
+         lr=1.4e-3 if goes_on else 2e-3, weight_decay=0.01, goes_on=goes_on)
+
+
+def _looks(matcher: toy.Matcher, canvases: Tensor, ways: list[str]) -> toy.Looks:
+    """Return the looks (clips, sought, P, width) of canvases or of anything, as each clip's way tells."""
+    shown, whatever = matcher.looks_of_pictures(canvases), matcher.looks_of_anything(len(canvases))
+    by_picture = torch.tensor([way != "anything" for way in ways]).repeat_interleave(SOUGHT_PER_CLIP)[:, None]
+    return toy.Looks(torch.cat([shown.features, whatever.features], 1).unflatten(0, (-1, SOUGHT_PER_CLIP)),
+                     torch.cat([shown.counts & by_picture, whatever.counts & ~by_picture], 1).unflatten(
+                         0, (-1, SOUGHT_PER_CLIP)))
+
+
+@torch.no_grad()
+def _through(vae: AutoencoderKLWan, pictures: Tensor) -> Tensor:
+    """Return pictures (B, 3, height, width), as `toy.as_pixels` makes them, encoded and decoded one by one."""
+    pixels = ((pictures * 128 + media.NEUTRAL) / 127.5 - 1).unsqueeze(2)
+    decoded = as_uint8(decode_video(vae, encode_video(vae, pixels)))[:, :, 0]
+    return (decoded.float() - media.NEUTRAL) / 128
 
 
 def _share_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -101,22 +139,56 @@ def _share_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return entropy * 5 + (1 - overlap / (drawn.sum((2, 3)) + targets.sum((2, 3)) + 1)).mean()
 
 
-def _scenes(group: list[Clip], random: Rng) -> tuple[Tensor, Tensor, Tensor]:
-    """Return frames (clips * frames), references (clips * sought) and shares (clips * frames, sought, h, w)."""
-    frames, references, targets = [], [], []
+def _scenes(group: list[Clip], random: Rng) -> tuple[Tensor, Tensor, list[str], Tensor]:
+    """Return frames (clips * frames, 3, h, w), canvases (clips * sought, 3, h, w), the way (clips) in which the sought
+    are sought, and their true shares (clips, sought, frames, h / 2, w / 2). "Anything" is sought once."""
+    blank = np.zeros((4, 4, 4), np.uint8)
+    frames, canvases, ways, targets = [], [], [], []
     for row, clip in enumerate(group):
-        chosen = random.choice(len(clip.frames), FRAMES_PER_CLIP, replace=False)
-        frames.append(clip.frames[chosen])
-        sought = [(subject.references[0], clip.masks[number, chosen])
-                  for number, subject in enumerate(clip.subjects) if random.random() < 0.8]
+        way = str(random.choice(list(WAYS), p=list(WAYS.values())))
+        chosen = _window(clip, random)
         nobody = np.zeros_like(clip.masks[0, chosen])
-        own = clip.subjects[random.integers(len(clip.subjects))].references[0]
-        strangers = [_recoloured(own, random), *(group[row - away].subjects[0].references[0] for away in (1, 2, 3, 4))]
-        sought = (sought + [(stranger, nobody) for stranger in strangers if stranger is not None])[:SOUGHT_PER_CLIP]
-        references += [toy.reference_canvas(picture) for picture, _ in sought]
-        targets.append(np.stack([mask for _, mask in sought], axis=1))
-    shares = F.avg_pool2d(torch.from_numpy(np.concatenate(targets)).float(), 4)
-    return toy.as_pixels(np.concatenate(frames)), toy.as_pixels(np.stack(references)), shares
+        if way == "anything":
+            sought = [(blank, clip.masks[:, chosen].any(0))]
+        else:
+            sought = [(_picture(clip, number, way, random), clip.masks[number, chosen])
+                      for number in range(len(clip.subjects)) if random.random() < 0.85]
+            double = _recoloured(clip.subjects[random.integers(len(clip.subjects))].references[0], random)
+            strangers = [] if double is None else [double]
+            strangers += [_picture(group[row - away], 0, way, random) for away in (1, 2, 3, 4)]
+            sought += [(stranger, nobody) for stranger in strangers]
+        sought = (sought + [(blank, nobody)] * SOUGHT_PER_CLIP)[:SOUGHT_PER_CLIP]
+        frames.append(clip.frames[chosen])
+        canvases += [toy.reference_canvas(picture) for picture, _ in sought]
+        ways.append(way)
+        targets.append(np.stack([mask for _, mask in sought]))
+    shares = F.avg_pool2d(torch.from_numpy(np.stack(targets)).float().flatten(0, 1), 2)
+    return (toy.as_pixels(np.concatenate(frames)), toy.as_pixels(np.stack(canvases)), ways,
+            shares.unflatten(0, (len(group), SOUGHT_PER_CLIP)))
+
+
+def _window(clip: Clip, random: Rng) -> slice:
+    """Return some frames in a row; in most cases ones among which a subject comes or goes."""
+    last = len(clip.frames) - FRAMES_PER_CLIP
+    present = clip.masks.any((2, 3)).astype(int)
+    changes = np.flatnonzero(np.diff(present, axis=1).any(0))
+    if len(changes) and random.random() < 0.6:
+        start = int(np.clip(random.choice(changes) - random.integers(FRAMES_PER_CLIP - 1), 0, last))
+    else:
+        start = int(random.integers(last + 1))
+    return slice(start, start + FRAMES_PER_CLIP)
+
+
+def _picture(clip: Clip, number: int, way: str, random: Rng) -> np.ndarray:
+    """Return a subject's reference, or a rough cut-out from a frame that shows enough of it, RGBA."""
+    if "own frame" not in way:
+        return clip.subjects[number].references[0]
+    areas = clip.masks[number].sum((1, 2))
+    frame = int(random.choice(np.flatnonzero(areas >= 0.6 * areas.max())))
+    mask = Image.fromarray(np.uint8(255) * clip.masks[number, frame])
+    rough = (ImageFilter.MinFilter(3), ImageFilter.MaxFilter(3), None, None)[random.integers(4)]
+    rough_mask = np.asarray(mask.filter(rough) if rough else mask)
+    return np.dstack([clip.frames[frame], rough_mask if rough_mask.any() else mask])
 
 
 def _recoloured(reference: np.ndarray, random: Rng) -> np.ndarray | None:
@@ -144,10 +216,10 @@ View = tuple[np.ndarray, np.ndarray, str]
 """A crop of a frame, the reference on grey, and the word of a subject."""
 
 
-def train_clip(steps: int) -> None:
+def train_clip(steps: int, goes_on: bool = False) -> None:
     """Train crops of frames, references and words of the same subject to lie close, all others apart."""
     torch.manual_seed(0)
-    random = np.random.default_rng(1)
+    random = np.random.default_rng(2 if goes_on else 1)
     words = sorted({subject.word for split in ("train", "heldout") for subject in sprites.subjects(split)})
     tokenizer = load_or_train(FOLDER / "clip", iter(words * 4), 1024)
     model = CLIPModel(CLIPConfig(
@@ -160,7 +232,9 @@ def train_clip(steps: int) -> None:
     processor = CLIPImageProcessorPil(
         do_resize=True, size={"height": PICTURE, "width": PICTURE}, do_center_crop=False, do_rescale=True,
         do_normalize=True, image_mean=[0.5] * 3, image_std=[0.25] * 3, do_convert_rgb=True)
-    source = clips(1)
+    if goes_on:
+        model = CLIPModel.from_pretrained(FOLDER / "clip")
+    source = clips(3 if goes_on else 1)
     pool = deque(islice(_views(source, random), SUBJECTS_PER_STEP), maxlen=POOL + NEW_PER_STEP)
 
     def loss_of_a_step() -> Tensor:
@@ -184,7 +258,7 @@ def train_clip(steps: int) -> None:
         model.save_pretrained(FOLDER / "clip")
         processor.save_pretrained(FOLDER / "clip")
 
-    _fit(model, loss_of_a_step, save, steps, lr=1.5e-3, weight_decay=0.05)
+    _fit(model, loss_of_a_step, save, steps, lr=1.5e-3, weight_decay=0.05, goes_on=goes_on)
 
 
 def _contrast(logits: Tensor, positive: Tensor) -> Tensor:
@@ -215,9 +289,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("matcher", "clip"))
     parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--continue", action="store_true", dest="goes_on", help="with the weights that are there")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     keep_memory()
     torch.set_num_threads(arguments.threads)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (train_matcher if arguments.what == "matcher" else train_clip)(arguments.steps)
+    (train_matcher if arguments.what == "matcher" else train_clip)(arguments.steps, arguments.goes_on)

@@ -6,7 +6,7 @@ import torch
 
 from alchemint.cli import perceptions
 from alchemint.perception import toy
-from alchemint.perception.sightings import Sought
+from alchemint.perception.sightings import Box, Sought
 from alchemint.perception.watcher import Watcher
 from alchemint.toyworld import Clip, WorldConfig, render_clip
 
@@ -34,19 +34,20 @@ def drawn(levels: list[float]) -> np.ndarray:
 
 @pytest.mark.parametrize(("levels", "expected"), [
     ([0.0, 0.9, 0.9, 0.9, 0.0], [1, 2, 3]),
-    ([0.2, 0.9, 0.9, 0.9, 0.2], [0, 1, 2, 3, 4]),
+    ([0.3, 0.9, 0.9, 0.9, 0.3], [0, 1, 2, 3, 4]),
     ([0.0, 0.9, 0.9, 0.0, 0.0], []),
     ([0.5, 0.5, 0.5, 0.5, 0.5], []),
     ([0.9, 0.9, 0.0, 0.9, 0.9], [0, 1, 2, 3, 4]),
     ([0.9, 0.9, 0.0, 0.0, 0.9], []),
     ([0.9, 0.9, 0.9, 0.0, 0.0, 0.9, 0.9, 0.9], [0, 1, 2, 5, 6, 7]),
     ([0.9, 0.9, 0.9, 0.0, 0.0, 0.9, 0.0, 0.0], [0, 1, 2]),
+    ([0.2, 0.9, 0.9, 0.9, 0.1], [1, 2, 3]),
     ([0.1, 0.1, 0.1], []),
 ])
 def test_runs_need_sure_frames_and_reach_into_faint_ones(
     sight: toy.MatchingSight, levels: list[float], expected: list[int]
 ) -> None:
-    masks = sight._runs(drawn(levels))
+    masks = sight._runs(drawn(levels)) > 0.5
     assert np.flatnonzero(masks.any((1, 2))).tolist() == expected
     assert not masks[:, 8:].any() and not masks[:, :, 8:].any()
 
@@ -59,33 +60,64 @@ def test_all_that_are_sought_share_a_place() -> None:
     assert (shares.sum(0) < 1 + 1e-6).all()
 
 
-def test_pairs_are_compared_one_by_one(sight: toy.MatchingSight) -> None:
-    """The logits of a pair do not depend on what else is in the batch."""
+def test_the_sought_are_compared_one_by_one(sight: toy.MatchingSight) -> None:
+    """The logits of one that is sought do not depend on who else is, nor on other videos."""
     torch.manual_seed(1)
-    frames, references = torch.rand(3, 3, toy.SIZE, toy.SIZE) - 0.5, torch.rand(2, 3, toy.CANVAS, toy.CANVAS) - 0.5
-    frame_of, reference_of = torch.tensor([0, 2, 1]), torch.tensor([1, 0, 1])
+    videos = torch.rand(2, 4, 3, toy.SIZE, toy.SIZE) - 0.5
     with torch.inference_mode():
-        together = sight.matcher(frames, references, frame_of, reference_of)
-        for row, (frame, reference) in enumerate(zip(frame_of, reference_of, strict=True)):
-            alone = sight.matcher(frames[frame][None], references[reference][None], torch.tensor([0]),
-                                  torch.tensor([0]))
-            assert torch.allclose(together[row], alone[0], atol=1e-5)
-    assert together.shape == (3, 16, 16)
+        looks = sight.matcher.looks_of_pictures(torch.rand(6, 3, toy.CANVAS, toy.CANVAS) - 0.5)
+        looks = toy.Looks(*(part.unflatten(0, (2, 3)) for part in looks))
+        together = sight.matcher(videos, looks)
+        for video in range(2):
+            for one in range(3):
+                alone = sight.matcher(videos[video][None], toy.Looks(*(part[video, one][None, None] for part in looks)))
+                assert torch.allclose(together[video, one], alone[0, 0], atol=1e-5)
+    assert together.shape == (2, 3, 4, 32, 32)
+
+
+def test_frames_see_as_far_as_their_neighbours_neighbours(sight: toy.MatchingSight) -> None:
+    torch.manual_seed(2)
+    video = torch.rand(1, 8, 3, toy.SIZE, toy.SIZE) - 0.5
+    other = video.clone()
+    other[0, 4] += 0.1
+    with torch.inference_mode():
+        looks = toy.Looks(*(part[None] for part in sight.matcher.looks_of_anything()))
+        changes = (sight.matcher(video, looks) - sight.matcher(other, looks)).abs().amax((0, 1, 3, 4))
+    assert (changes > 0).tolist() == [False, False, True, True, True, True, True, False]
+
+
+def test_what_does_not_count_in_looks_changes_nothing(sight: toy.MatchingSight) -> None:
+    torch.manual_seed(3)
+    video = torch.rand(1, 2, 3, toy.SIZE, toy.SIZE) - 0.5
+    with torch.inference_mode():
+        features, counts = sight.matcher.looks_of_anything()
+        alone = sight.matcher(video, toy.Looks(features[None], counts[None]))
+        more = toy.Looks(torch.cat([features, torch.randn(1, 5, 16)], 1)[None],
+                         torch.cat([counts, torch.zeros(1, 5, dtype=torch.bool)], 1)[None])
+        assert torch.allclose(sight.matcher(video, more), alone, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80), (128, 96)])
 def test_masks_are_of_the_videos_size(sight: toy.MatchingSight, size: tuple[int, int]) -> None:
     video = np.random.default_rng(0).integers(0, 255, (5, *size, 3), np.uint8)
     sought = [Sought("fox", (video[0],)), Sought("duck", (np.dstack([video[1], video[1][..., :1]]),))]
-    masks = sight.follow(video, [], sought)
-    assert masks.shape == (2, 5, *size)
-    assert masks.dtype == bool
-    assert sight.follow(video, [], []).shape == (0, 5, *size)
+    anchors = [Box(0, (0, 0, 9, 9), 1.0)] * 2
+    masks = list(sight.follow(video, anchors, sought))
+    assert sorted((one.subject, one.frame) for one in masks) == [(who, when) for who in range(2) for when in range(5)]
+    assert all(one.mask.shape == size and one.mask.dtype == bool for one in masks)
+    assert list(sight.follow(video, [], [])) == []
 
 
-def test_it_needs_a_reference(sight: toy.MatchingSight) -> None:
-    with pytest.raises(ValueError, match='"fox" has no reference picture'):
-        sight.find(np.zeros((2, 64, 64, 3), np.uint8), Sought("fox"))
+def test_without_a_reference_everything_is_found(sight: toy.MatchingSight, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two things on the first frame, one and a speck on the second."""
+    drawn = np.zeros((2, 1, 1, 32, 32), np.float32)
+    drawn[0, 0, 0, 4:12, 4:12], drawn[0, 0, 0, 16:28, 20:30], drawn[1, 0, 0, 8:16, 8:16] = 0.9, 0.8, 1.0
+    drawn[1, 0, 0, 30, 30] = 1.0
+    monkeypatch.setattr(toy.MatchingSight, "_draw", lambda self, videos, looks: drawn)
+    boxes = sight.find(np.zeros((2, 32, 32, 3), np.uint8), Sought("fox"))
+    assert [(box.frame, box.corners) for box in boxes] == [
+        (0, (4, 4, 12, 12)), (0, (20, 16, 30, 28)), (1, (8, 8, 16, 16))]
+    assert [box.score for box in boxes] == pytest.approx([0.9, 0.8, 1.0])
 
 
 def sought_in(clip: Clip) -> list[Sought]:

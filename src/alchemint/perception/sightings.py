@@ -12,6 +12,9 @@ from PIL import Image
 
 from alchemint import media
 
+MIN_SHARE = 1 / 500
+"""Share of the frame that a mask must cover for its subject to count as seen."""
+
 
 @dataclass(frozen=True)
 class Sought:
@@ -96,6 +99,11 @@ def gathered(masks: Iterator[Mask], num_subjects: int, video: Frames) -> np.ndar
     for found in masks:
         seen[found.subject, found.frame] = found.mask
     return seen
+
+
+def is_seen(masks: np.ndarray) -> np.ndarray:
+    """Tell per frame of masks (frames, height, width) bool whether a subject counts as seen, (frames) bool."""
+    return np.asarray(masks.mean((1, 2)) >= MIN_SHARE)
 
 
 def frames_to_search(num_frames: int, at_most: int) -> list[int]:

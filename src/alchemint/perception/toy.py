@@ -1,74 +1,133 @@
-"""Perception for small synthetic videos such as the toyworld's: a network that compares frames with references.
+"""Perception for small synthetic videos such as the toyworld's: a network that looks in frames for what is sought.
 
-Frame and reference go through one convolutional trunk, the reference at about the size that subjects have in frames,
-and every place of the frame looks for its like in the reference. All that are sought compete for each place, so that
-of two look-alikes the likelier one gets it. The words are not looked at.
+What is sought is a set of features: those of all places of a reference picture, which goes through the frames' own
+trunk at about the size that subjects have in frames; or a few learnt ones that stand for any subject whatever. Every
+place of the frame looks for its like in the set, and what it finds is weighed with its surroundings, in the frames
+before and after, too. All that are sought compete for each place, so that of two look-alikes the likelier one gets it.
 
-Shapes: F frames, N sought, frames SIZE x SIZE pixels, h x w = a quarter of that.
+Shapes: V videos, F frames, N sought, P features of each, frames SIZE x SIZE pixels, h x w = a quarter of that.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor, nn
 
+import alchemint
 from alchemint import media
 from alchemint.perception.clip import ClipComparer
-from alchemint.perception.sightings import Box, Sought, bounding_box
+from alchemint.perception.sightings import Box, Frames, Mask, Sought, bounding_box
 from alchemint.perception.watcher import Likeness, Watcher
 
+SHIPPED = Path(alchemint.__file__).parent / "assets" / "toy-perception"
+
 SIZE, CANVAS = 64, 44
-_STRIDE = 4
+_STRIDE, _FINE_STRIDE = 4, 2
+_FEATURES_OF_ANYTHING = 8
+_SPECK = 1 / 300
+"""Things that fill less of a frame are left out when all are looked for."""
+
+
+class Looks(NamedTuple):
+    """What the sought look like: features (..., N, P, width), and which of them count, (..., N, P) bool."""
+
+    features: Tensor
+    counts: Tensor
 
 
 class Matcher(nn.Module):
-    """(frames, references) -> logits of each reference's subject at each place."""
+    """(frames, looks of the sought) -> logits of each of them at each place."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
         self.stem = nn.ModuleList([nn.Conv2d(3, width // 2, 5, 2, 2), nn.Conv2d(width // 2, width, 3, 2, 1)])
         self.trunk = nn.ModuleList([nn.Conv2d(width, width, 3, 1, 1) for _ in range(2)])
-        self.key = nn.Conv2d(width, width, 1)
+        self.down = nn.Conv2d(width, 2 * width, 3, 2, 1)
+        self.deep = nn.ModuleList([nn.Sequential(nn.GroupNorm(8, 2 * width), nn.Conv2d(2 * width, 2 * width, 3, 1, 1))
+                                   for _ in range(4)])
+        self.up = nn.Conv2d(2 * width, width, 1)
+        self.anything = nn.Embedding(_FEATURES_OF_ANYTHING, width)
+        self.key = nn.Linear(width, width)
         self.temperature = nn.Parameter(torch.tensor(2.0))
         self.join = nn.Conv2d(4 * width + 1, width, 1)
         self.compare = nn.ModuleList([nn.Conv2d(width, width, 3, 1, dilation, dilation=dilation)
                                       for dilation in (1, 2, 1)])
-        self.out = nn.Conv2d(width, 1, 1)
+        self.before_and_after = nn.ModuleList([nn.Conv2d(3 * width, width, 1) for _ in range(2)])
+        self.coarse = nn.Conv2d(width, width // 2, 1)
+        self.edges = nn.Conv2d(width // 2, width // 2, 1)
+        self.refine = nn.Conv2d(width // 2, width // 2, 3, 1, 1)
+        self.out = nn.Conv2d(width // 2, 1, 1)
         assert self.out.bias is not None
         nn.init.constant_(self.out.bias, -2.5)
 
-    def features(self, pictures: Tensor) -> Tensor:
-        """Return (B, width, height / 4, width / 4) of pictures (B, 3, height, width) as `as_pixels` makes them."""
-        for layer in self.stem:
-            pictures = F.gelu(layer(pictures))
+    def features(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, width, height / 4, width / 4), and (B, width / 2, height / 2, width / 2) of early, fine ones, of
+        pictures (B, 3, height, width) as `as_pixels` makes them."""
+        fine = F.gelu(self.stem[0](pictures))
+        features = F.gelu(self.stem[1](fine))
         for layer in self.trunk:
-            pictures = pictures + F.gelu(layer(pictures))
-        return pictures
+            features = features + F.gelu(layer(features))
+        deep = self.down(features)
+        for layer in self.deep:
+            deep = deep + F.gelu(layer(deep))
+        deep = F.interpolate(self.up(deep), features.shape[-2:], mode="bilinear", align_corners=False)
+        return features + deep, fine
 
-    def forward(self, frames: Tensor, references: Tensor, frame_of: Tensor, reference_of: Tensor) -> Tensor:
-        """Return logits (pairs, h, w) of pairs of a frame and a reference, given by their numbers.
-
-        frames (F, 3, SIZE, SIZE), references (N, 3, CANVAS, CANVAS), frame_of and reference_of (pairs).
-        """
-        seen, sought = self.features(frames), self.features(references)
+    def looks_of_pictures(self, references: Tensor) -> Looks:
+        """Return the looks, N of them, of references (N, 3, CANVAS, CANVAS); the canvas's grey does not count."""
+        features = self.features(references)[0].flatten(2).transpose(1, 2)
         solid = F.avg_pool2d((references.abs().amax(1, keepdim=True) > 0.02).float(), _STRIDE).flatten(1) > 0.3
-        seen_keys, sought_keys = (F.normalize(self.key(features).flatten(2), dim=1) for features in (seen, sought))
-        seen = seen[frame_of]
-        likeness = seen_keys[frame_of].transpose(1, 2) @ sought_keys[reference_of]
-        likeness = likeness.masked_fill(~solid[reference_of].unsqueeze(1), -2.0)
-        attention = (likeness * self.temperature.exp()).softmax(-1)
-        found = (sought.flatten(2)[reference_of] @ attention.transpose(1, 2)).view_as(seen)
-        best = likeness.amax(-1).view(len(seen), 1, *seen.shape[-2:])
-        hidden = F.gelu(self.join(torch.cat([seen, found, seen * found, (seen - found).abs(), best], dim=1)))
-        for layer in self.compare:
+        return Looks(features, solid)
+
+    def looks_of_anything(self, number: int = 1) -> Looks:
+        """Return the looks of any subject whatever, `number` times."""
+        features = self.anything(torch.arange(_FEATURES_OF_ANYTHING)).expand(number, -1, -1)
+        return Looks(features, torch.ones(features.shape[:2], dtype=torch.bool))
+
+    def forward(self, frames: Tensor, looks: Looks) -> Tensor:
+        """Return logits (V, N, F, SIZE / 2, SIZE / 2) of the sought of each video, whose `looks` are (V, N, P, width).
+
+        frames: (V, F, 3, SIZE, SIZE), F of them in a row.
+        """
+        videos, num_frames = frames.shape[:2]
+        seen, fine = self.features(frames.flatten(0, 1))
+        grid = seen.shape[-2:]
+        places = seen.unflatten(0, (videos, num_frames)).permute(0, 1, 3, 4, 2).flatten(1, 3)  # (V, F h w, width)
+        likeness = (F.normalize(self.key(places), dim=-1).unsqueeze(1)
+                    @ F.normalize(self.key(looks.features), dim=-1).transpose(2, 3))  # (V, N, F h w, P)
+        likeness = likeness.masked_fill(~looks.counts.unsqueeze(2), -2.0)
+        found = (likeness * self.temperature.exp()).softmax(-1).to(places.dtype) @ looks.features.to(places.dtype)
+        beside = places.unsqueeze(1).expand_as(found)
+        hidden = torch.cat([beside, found, beside * found, (beside - found).abs(), likeness.amax(-1, keepdim=True)], -1)
+        num_sought = hidden.shape[1]
+        hidden = hidden.view(-1, *grid, hidden.shape[-1]).permute(0, 3, 1, 2)  # (V N F, channels, h, w)
+        hidden = F.gelu(self.join(hidden))
+        for number, layer in enumerate(self.compare):
             hidden = hidden + F.gelu(layer(hidden))
-        return self.out(hidden).squeeze(1)
+            if number < len(self.before_and_after):
+                hidden = hidden + F.gelu(self.before_and_after[number](_with_neighbours(hidden, num_frames)))
+        edges = self.edges(fine).unflatten(0, (videos, 1, num_frames)).expand(-1, num_sought, -1, -1, -1, -1)
+        hidden = F.gelu(F.interpolate(self.coarse(hidden), fine.shape[-2:], mode="nearest") + edges.flatten(0, 2))
+        hidden = hidden + F.gelu(self.refine(hidden))
+        logits: Tensor = self.out(hidden).squeeze(1).unflatten(0, (videos, num_sought, num_frames))
+        return logits
+
+
+def _with_neighbours(hidden: Tensor, num_frames: int) -> Tensor:
+    """Return (B F, 3 C, h, w): each frame's channels with those of the frame before and the frame after, or zeros."""
+    videos = hidden.unflatten(0, (-1, num_frames))
+    nothing = torch.zeros_like(videos[:, :1])
+    before = torch.cat([nothing, videos[:, :-1]], 1)
+    after = torch.cat([videos[:, 1:], nothing], 1)
+    return torch.cat([before, videos, after], 2).flatten(0, 1)
 
 
 def shares(logits: Tensor) -> Tensor:
@@ -81,6 +140,11 @@ def shares(logits: Tensor) -> Tensor:
 class MatchingSight:
     """A finder and a follower by the same network.
 
+    Who has references is looked for by the first of them. Words are not understood: who has none may be anything that
+    is found, of which a comparer picks, and is followed by the looks at the anchor.
+
+    Views of its own, found on the way, are added to the looks of who is followed without references.
+
     A subject is seen in a run of frames in which its share of some place is above `faint`, if in at least
     `num_sure_frames` of them it is above `sure` in at least `sure_area` of the frame. So it is followed into the frames
     where it fades or is half hidden, and what looks like it here and there for a moment is not taken for it. A single
@@ -89,57 +153,113 @@ class MatchingSight:
 
     matcher: Matcher
     sure: float = 0.7
-    faint: float = 0.15
+    faint: float = 0.25
     num_sure_frames: int = 3
-    sure_area: float = 1 / 128
+    sure_area: float = 1 / 256
+    num_views: int = 3
 
     def find(self, frames: np.ndarray, sought: Sought) -> list[Box]:
-        """Return at most one box a frame: around all that surely looks like the first reference.
+        """Return a box a frame around all that surely looks like the sought's first reference; without a reference, a
+        box around each thing that stands alone."""
+        small = _fitted(frames)[:, None]
+        if sought.references:
+            drawn = _enlarged(self._draw(small, self._looks([sought.references[0]]))[:, 0, 0], frames.shape[1:3])
+            return [Box(frame, bounding_box(one > self.sure), float(one.max()))
+                    for frame, one in enumerate(drawn) if one.max() > self.sure]
+        drawn = _enlarged(self._draw(small, self.matcher.looks_of_anything())[:, 0, 0], frames.shape[1:3])
+        return [Box(frame, bounding_box(thing), float(one[thing].mean()))
+                for frame, one in enumerate(drawn) for thing in _things(one)]
 
-        Raises ValueError when `sought` has no reference.
-        """
-        drawn = self._draw(frames, [sought])[0]
-        return [Box(frame, bounding_box(drawn[frame] > self.sure), float(drawn[frame].max()))
-                for frame in range(len(frames)) if drawn[frame].max() > self.sure]
-
-    def follow(self, video: np.ndarray, anchors: Sequence[Box], sought: Sequence[Sought]) -> np.ndarray:
-        """Return where each is seen, (N, F, height, width) bool. It is looked for anew on each frame."""
+    def follow(self, video: Frames, anchors: Sequence[Box], sought: Sequence[Sought]) -> Iterator[Mask]:
+        """Yield where each is seen, which is looked for anew on each frame; the score is by how much the share of its
+        best place is above `faint`."""
         if not sought:
-            return np.zeros((0, *video.shape[:3]), bool)
-        return np.stack([self._runs(drawn) for drawn in self._draw(video, sought)])
+            return
+        pictures = [one.references[0] if one.references else self._cut_out(video[anchor.frame], anchor)
+                    for anchor, one in zip(anchors, sought, strict=True)]
+        small = torch.cat([_fitted(video[number][None]) for number in range(len(video))])[None]
+        looks = self._looks(pictures)
+        drawn_of = self._draw(small, looks)[0]
+        if not any(one.references for one in sought):
+            drawn_of = self._draw(small, self._with_views(looks, video, drawn_of))[0]
+        for subject, drawn in enumerate(drawn_of):
+            peaks = drawn.max((1, 2))
+            for frame, seen in enumerate(self._runs(drawn)):
+                mask = _enlarged(seen[None], video.shape[1:3])[0] > 0.5
+                yield Mask(subject, frame, mask, float(peaks[frame]) - self.faint)
+
+    @torch.inference_mode()
+    def _looks(self, pictures: Sequence[np.ndarray]) -> Looks:
+        return self.matcher.looks_of_pictures(as_pixels(np.stack([reference_canvas(one) for one in pictures])))
+
+    def _with_views(self, looks: Looks, video: Frames, drawn_of: np.ndarray) -> Looks:
+        """Return the looks together with those of each subject on the frames where it is seen best, apart in time."""
+        views = []
+        for drawn in drawn_of:
+            areas = (drawn > self.sure).sum((1, 2))
+            parts = np.array_split(np.arange(len(drawn)), self.num_views)
+            best = [int(part[areas[part].argmax()]) for part in parts if len(part)]
+            masks = [_enlarged(drawn[[frame]], video.shape[1:3])[0] > 0.5 for frame in best]
+            views.append([np.dstack([video[frame], np.uint8(255) * mask])
+                          for frame, mask in zip(best, masks, strict=True)])
+        more = [self._looks(pictures) for pictures in zip(*views, strict=True)]
+        return Looks(torch.cat([looks.features, *(view.features for view in more)], 1),
+                     torch.cat([looks.counts, *(view.counts for view in more)], 1))
+
+    def _cut_out(self, frame: np.ndarray, anchor: Box) -> np.ndarray:
+        """Return what stands in the anchor's box on its frame, RGBA."""
+        left, top, right, bottom = (round(corner) for corner in anchor.corners)
+        drawn = self._draw(_fitted(frame[None])[None], self.matcher.looks_of_anything())[0, 0]
+        inside = np.zeros(frame.shape[:2], bool)
+        inside[top:bottom, left:right] = True
+        mask = inside & (_enlarged(drawn, frame.shape[:2])[0] > 0.5)
+        return np.dstack([frame, np.uint8(255) * (mask if mask.any() else inside)])
 
     def _runs(self, drawn: np.ndarray) -> np.ndarray:
-        """Return the masks of the runs that count, of one subject's shares (F, height, width)."""
+        """Return where a subject is, above 0.5, in the runs that count, given its shares (F, h, w)."""
         peaks = drawn.max((1, 2))
         steady = _without_slips(peaks > self.faint)
         sure = (drawn > self.sure).mean((1, 2)) >= self.sure_area
-        masks = drawn > np.maximum(peaks / 2, self.faint)[:, None, None]
+        seen = drawn / (2 * np.maximum(peaks / 2, self.faint))[:, None, None]
         present = np.zeros(len(drawn), bool)
         numbers = np.cumsum(np.diff(steady, prepend=False) & steady) * steady
         for number in range(1, int(numbers.max(initial=0)) + 1):
             run = numbers == number
             present |= run & (sure[run].sum() >= self.num_sure_frames)
         for frame in np.flatnonzero(present & (peaks <= self.faint)):
-            masks[frame] = masks[frame - 1] | masks[frame + 1]
-        return masks & present[:, None, None]
+            seen[frame] = np.maximum(seen[frame - 1], seen[frame + 1])
+        return np.asarray(seen * present[:, None, None])
 
     @torch.inference_mode()
-    def _draw(self, video: np.ndarray, sought: Sequence[Sought]) -> np.ndarray:
-        """Return shares (N, F, height, width) of a video of any size."""
-        for one in sought:
-            if not one.references:
-                raise ValueError(f'"{one.word}" has no reference picture; the toy perception compares pictures')
-        frames = F.interpolate(as_pixels(video), (SIZE, SIZE), mode="bilinear", antialias=True)
-        canvases = as_pixels(np.stack([reference_canvas(one.references[0]) for one in sought]))
-        frame_of, reference_of = (index.flatten() for index in torch.meshgrid(
-            torch.arange(len(frames)), torch.arange(len(canvases)), indexing="ij"))
-        logits = self.matcher(frames, canvases, frame_of, reference_of)
-        drawn = shares(logits.unflatten(0, (len(frames), len(canvases))).transpose(0, 1))
-        return np.asarray(F.interpolate(drawn, video.shape[1:3], mode="nearest"))
+    def _draw(self, videos: Tensor, looks: Looks) -> np.ndarray:
+        """Return shares (V, N, F, SIZE / 2, SIZE / 2) of videos (V, F, 3, SIZE, SIZE), in all of which the same `looks`
+        (N, P, width) are looked for."""
+        everywhere = Looks(looks.features.expand(len(videos), -1, -1, -1), looks.counts.expand(len(videos), -1, -1))
+        return np.asarray(shares(self.matcher(videos, everywhere).transpose(0, 1)).transpose(0, 1))
 
 
-def load_toy_perception(folder: Path) -> tuple[Watcher, ClipComparer]:
-    """Load the matcher, and the tiny CLIP that tells what was seen, from a folder that the training script wrote."""
+def _fitted(frames: np.ndarray) -> Tensor:
+    """Return frames (F, height, width, 3) as the matcher takes them, (F, 3, SIZE, SIZE)."""
+    return F.interpolate(as_pixels(frames), (SIZE, SIZE), mode="bilinear", antialias=True)
+
+
+def _enlarged(drawn: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Return shares (F, h, w) at the size of a video, (F, height, width)."""
+    return np.asarray(F.interpolate(torch.from_numpy(drawn)[:, None], tuple(size), mode="bilinear")[:, 0])
+
+
+def _things(drawn: np.ndarray) -> list[np.ndarray]:
+    """Return the masks (height, width) of the connected parts of shares (height, width), specks left out."""
+    parts, count = ndimage.label(drawn > 0.5)
+    return [mask for mask in (parts == number for number in range(1, count + 1)) if mask.mean() > _SPECK]
+
+
+def load_toy_perception(folder: Path = SHIPPED) -> tuple[Watcher, ClipComparer]:
+    """Load the matcher, and the tiny CLIP that tells what was seen, from a folder that the training script wrote.
+
+    They look for references. What they find without any is told apart by the comparer: `replace(watcher,
+    comparer=clip)`.
+    """
     from safetensors.torch import load_file
     from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 

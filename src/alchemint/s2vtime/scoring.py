@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from alchemint import media, timeline
-from alchemint.perception.sightings import Sought, as_crop, bounding_box, crop
+from alchemint.perception.sightings import Sought, as_crop, bounding_box, crop, is_seen
 from alchemint.s2vtime import metrics
 from alchemint.s2vtime.motion import measure_motion
 from alchemint.s2vtime.suite import Entry, Suite
@@ -20,9 +20,6 @@ from alchemint.storyboard import Storyboard, Subject
 
 NUM_LOOK_ALIKES = 15
 """Strangers among whose references a subject's own is looked up."""
-
-MIN_SHARE = 1 / 500
-"""Share of the frame that a mask must cover for its subject to count as seen."""
 
 Row = dict[str, Any]
 Look = Callable[[np.ndarray, Sequence[Sought]], np.ndarray]
@@ -79,7 +76,7 @@ class Judge:
     def _subject(self, number: int, video: np.ndarray, fps: float, subjects: tuple[Subject, ...],
                  asked: metrics.Presence, masks: np.ndarray, references: list[np.ndarray]) -> Row:
         subject = subjects[number]
-        present = _present(masks)
+        present = is_seen(masks)
         frames = np.flatnonzero(present)
         embeds = self.embedder.embed_pictures([crop(video[frame], bounding_box(masks[frame])) for frame in frames])
         likeness = np.full((len(subjects), len(video)), np.nan)
@@ -118,7 +115,7 @@ class Judge:
 def mean_t_iou(board: Storyboard, video: np.ndarray, fps: float, look: Look) -> float:
     """Return the temporal IoU of a video (frames, height, width, 3) uint8, the mean over its storyboard's subjects."""
     masks = look(video, [Sought(subject.word, _pictures(subject)) for subject in board.subjects])
-    return float(np.mean([timing(_asked(subject, fps, len(video)), _present(mask), fps)["t_iou"]
+    return float(np.mean([timing(_asked(subject, fps, len(video)), is_seen(mask), fps)["t_iou"]
                           for subject, mask in zip(board.subjects, masks, strict=True)]))
 
 
@@ -147,11 +144,6 @@ def _asked(subject: Subject, fps: float, num_frames: int) -> metrics.Presence:
         raise ValueError(f'the video has {num_frames} frames at {fps:g} fps, of which none lies in the intervals of '
                          f'subject "{subject.name}"')
     return metrics.presence([(first, min(last, num_frames - 1)) for first, last in runs], num_frames)
-
-
-def _present(masks: np.ndarray) -> metrics.Presence:
-    """Tell per frame of (frames, height, width) bool whether a subject counts as seen."""
-    return masks.mean((1, 2)) >= MIN_SHARE
 
 
 def _pictures(subject: Subject) -> tuple[np.ndarray, ...]:
