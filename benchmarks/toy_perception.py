@@ -28,10 +28,10 @@ from PIL import Image, ImageFilter
 from alchemint import media, timeline
 from alchemint.cli import perceptions
 from alchemint.cli.systems import DECODED_TRUTH, clip_of, find_system
-from alchemint.perception.sightings import Sought, as_crop, bounding_box, crop
+from alchemint.perception.sightings import MIN_SHARE, Sought, as_crop, bounding_box, crop
 from alchemint.perception.watcher import Watcher
 from alchemint.s2vtime import metrics
-from alchemint.s2vtime.scoring import MIN_SHARE, Embedder, Judge, Row
+from alchemint.s2vtime.scoring import Embedder, Judge, Row
 from alchemint.s2vtime.suite import Entry, Suite, load_suite
 
 SUITES = ("toy-single", "toy-dual", "toy-quad", "toy-similar")

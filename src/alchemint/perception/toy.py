@@ -10,9 +10,9 @@ Shapes: V videos, F frames, N sought, P features of each, frames SIZE x SIZE pix
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ SHIPPED = Path(alchemint.__file__).parent / "assets" / "toy-perception"
 SIZE, CANVAS = 64, 44
 _STRIDE, _FINE_STRIDE = 4, 2
 _FEATURES_OF_ANYTHING = 8
+_MOST_THINGS = 6
 _SPECK = 1 / 300
 """Things that fill less of a frame are left out when all are looked for."""
 
@@ -157,18 +158,52 @@ class MatchingSight:
     num_sure_frames: int = 3
     sure_area: float = 1 / 256
     num_views: int = 3
+    _last: list[Any] = field(default_factory=list, repr=False, compare=False)
+    """The frames on which everything was looked for last, and what was found: the same for all words."""
 
     def find(self, frames: np.ndarray, sought: Sought) -> list[Box]:
-        """Return a box a frame around all that surely looks like the sought's first reference; without a reference, a
-        box around each thing that stands alone."""
+        """Return a box a frame around all that surely looks like the sought's first reference; without a reference,
+        boxes around all things, for a comparer to pick from. Frames follow each other."""
         small = _fitted(frames)[:, None]
         if sought.references:
             drawn = _enlarged(self._draw(small, self._looks([sought.references[0]]))[:, 0, 0], frames.shape[1:3])
             return [Box(frame, bounding_box(one > self.sure), float(one.max()))
                     for frame, one in enumerate(drawn) if one.max() > self.sure]
-        drawn = _enlarged(self._draw(small, self.matcher.looks_of_anything())[:, 0, 0], frames.shape[1:3])
-        return [Box(frame, bounding_box(thing), float(one[thing].mean()))
-                for frame, one in enumerate(drawn) for thing in _things(one)]
+        if not self._last or self._last[0] is not frames:
+            self._last[:] = frames, self._everything(frames, small[:, 0])
+        boxes: list[Box] = self._last[1]
+        return boxes
+
+    def _everything(self, frames: np.ndarray, small: Tensor) -> list[Box]:
+        """Return boxes around all things on frames (F, height, width, 3), `small` as the matcher takes them.
+
+        First come those that stand alone. Then things are explained away, one after the other: what looks like one of
+        them is taken out of all frames, so that others come apart which were hidden behind it or touched it.
+        """
+        drawn = self._draw(small[:, None], self.matcher.looks_of_anything())[:, 0, 0]
+        things = [(frame, thing, drawn) for frame in range(len(drawn)) for thing in _things(drawn[frame])]
+        explained = np.zeros_like(drawn)
+        looks: Looks | None = None
+        of_each: np.ndarray = drawn[:0]
+        for _ in range(_MOST_THINGS):
+            left = [(frame, thing) for frame in range(len(drawn))
+                    for thing in _things(np.where(explained[frame] < 0.3, drawn[frame], 0.0))]
+            if len(left) < 2:
+                break
+            # Neither the largest, which may be several in one, nor the smallest, which may be a part.
+            frame, thing = sorted(left, key=lambda one: int(one[1].sum()))[len(left) // 2]
+            mask = _enlarged(thing[None].astype(np.float32), frames.shape[1:3])[0] > 0.5
+            new = self._looks([np.dstack([frames[frame], np.uint8(255) * mask])])
+            looks = new if looks is None else Looks(*(torch.cat(parts) for parts in zip(looks, new, strict=True)))
+            of_each = self._draw(small[None], looks)[0]
+            explained = of_each.max(0)
+        things += [(frame, thing, one) for one in of_each for frame in range(len(one)) for thing in _things(one[frame])]
+        boxes = []
+        for frame, thing, shown in things:
+            mask = _enlarged(thing[None].astype(np.float32), frames.shape[1:3])[0] > 0.5
+            if mask.any():
+                boxes.append(Box(frame, bounding_box(mask), float(shown[frame][thing].mean())))
+        return boxes
 
     def follow(self, video: Frames, anchors: Sequence[Box], sought: Sequence[Sought]) -> Iterator[Mask]:
         """Yield where each is seen, which is looked for anew on each frame; the score is by how much the share of its
