@@ -1,6 +1,7 @@
 # make demo    a video from examples/park.yaml with the model that the package ships
 # make test    the whole test suite
 # make lint    ruff, mypy, import-linter
+# make test-browser    the tests that drive a web browser; fetches Chromium where there is none
 #
 # Each first makes the virtual environment .venv, once. PYTHON=python3.12 chooses the interpreter.
 
@@ -9,7 +10,7 @@ VENV ?= .venv
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-browser lint clean
 
 demo: $(STAMP)
 	@begun=$$(date +%s%N) \
@@ -19,6 +20,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest
+
+test-browser: $(STAMP)
+	command -v chromium chromium-browser google-chrome > /dev/null || $(VENV)/bin/playwright install --with-deps chromium
+	$(VENV)/bin/python -m pytest -m browser
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

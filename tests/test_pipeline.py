@@ -304,6 +304,34 @@ def test_a_callback_may_interrupt(pipeline: AlchemintPipeline) -> None:
     assert not pipeline.interrupt
 
 
+def test_a_callback_that_asks_sees_what_each_step_foretells(pipeline: AlchemintPipeline) -> None:
+    """Euler's steps lie on a line from noise to the clean latents: where the next two meet it at noise level 0."""
+    given: list[dict[str, torch.Tensor]] = []
+
+    def watch(pipe: AlchemintPipeline, step: int, timestep: torch.Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
+        given.append(tensors)
+        return {}
+
+    def run(**options: Any) -> torch.Tensor:
+        given.clear()
+        return latents_of(pipeline, BOARDS["one subject"], num_inference_steps=4, callback_on_step_end=watch, **options)
+
+    plain = run()
+    assert all(list(tensors) == ["latents"] for tensors in given)
+    asked = {"callback_on_step_end_tensor_inputs": ["latents", "denoised"]}
+    assert torch.equal(run(**asked), plain)
+    sigmas = [5.66 * u / (1 + 4.66 * u) for u in (1, 0.75, 0.5, 0.25, 0)]
+    for before, after, *noise in zip(given, given[1:], sigmas[1:], sigmas[2:], strict=False):
+        velocity = (before["latents"] - after["latents"]) / (noise[0] - noise[1])
+        assert torch.allclose(after["denoised"], after["latents"] - noise[1] * velocity, atol=1e-4)
+    assert torch.equal(given[-1]["denoised"], plain)
+    assert not torch.allclose(given[0]["denoised"], plain, atol=1e-2)
+
+    known = torch.randn(1, 4, 1, 4, 4, generator=torch.Generator().manual_seed(3))
+    run(**asked, known_latents=known)
+    assert all(torch.equal(tensors["denoised"][:, :, :1], known) for tensors in given)
+
+
 # Files, precision, adapters, caches
 
 
@@ -416,7 +444,7 @@ def test_a_step_cache_keeps_branches_apart(new_pipeline: NewPipeline) -> None:
                                                            r"\(1, 4, 3, 4, 4\)"),
     ([new_board()] * 2, {"generator": [torch.Generator()]}, "1 generators for 2 storyboards"),
     (new_board(), {"callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"]},
-     r"\['prompt_embeds'\]; allowed are \['latents'\]"),
+     r"\['prompt_embeds'\]; allowed are \['latents', 'denoised'\]"),
 ])
 def test_wrong_arguments_are_named(
     pipeline: AlchemintPipeline, boards: Any, options: dict[str, Any], message: str

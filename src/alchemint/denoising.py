@@ -145,7 +145,7 @@ class GuidedVelocity:
                   timestep: Tensor, moment: Moment) -> Tensor:
         """Evaluate the transformer once; the branches' names keep step caches of different ones apart."""
         conditions = _stack([self._conditions[branch] for branch in branches])
-        name = ", ".join(f"images={images} text={text}" for images, text in branches)
+        name = ", ".join(map(branch_name, branches))
         sample, kwargs = sample.to(transformer.dtype), self._evaluating.attention_kwargs
         references: References | EncodedReferences | None = conditions.references
         if conditions.references is not None and transformer.config.reference_attention == "one_way":
@@ -171,6 +171,12 @@ class GuidedVelocity:
         return times.flatten(1)
 
 
+def branch_name(branch: Branch) -> str:
+    """Return what a branch is called in the transformer's cache context; those of a batch are joined by ", "."""
+    images, text = branch
+    return f"images={images} text={text}"
+
+
 def steps(scheduler: FlowMatchEulerDiscreteScheduler, velocity: GuidedVelocity, noise: Tensor, num_steps: int,
           known: Tensor | None = None) -> Iterator["Step"]:
     """Yield each Euler step after it is made; what is set as its `sample` is what the next begins with.
@@ -179,10 +185,9 @@ def steps(scheduler: FlowMatchEulerDiscreteScheduler, velocity: GuidedVelocity, 
     others, or clean where each token has its own timestep; the last step's sample holds them as they are.
     """
     scheduler.set_timesteps(sigmas=flow.sampling_sigmas(num_steps), device=noise.device)
-    step = Step(0, noise, scheduler.timesteps[0])
+    sample = noise
     num_known = 0 if known is None else known.shape[2]
     for number, timestep in enumerate(scheduler.timesteps):
-        sample = step.sample
         if known is not None:
             sigma = 0.0 if velocity.expand_timesteps else float(scheduler.sigmas[number])
             sample = _with_known(sample, known, noise, sigma)
@@ -190,17 +195,30 @@ def steps(scheduler: FlowMatchEulerDiscreteScheduler, velocity: GuidedVelocity, 
         sample = scheduler.step(predicted, timestep, sample, return_dict=False)[0]
         if known is not None and number == num_steps - 1:
             sample = _with_known(sample, known, noise, 0.0)
-        step = Step(number, sample, timestep)
+        step = Step(number, sample, timestep, predicted, scheduler.sigmas[number + 1], known)
         yield step
+        sample = step.sample
 
 
 @dataclass
 class Step:
-    """A step that was made: its number, the sample after it, and its timestep (0..1000)."""
+    """A step that was made: its number, the sample after it, and its timestep (0..1000).
+
+    velocity: what was predicted for it. sigma: the noise level of the sample, a scalar. known: as `steps` was given.
+    """
 
     number: int
     sample: Tensor
     timestep: Tensor
+    velocity: Tensor
+    sigma: Tensor
+    known: Tensor | None = None
+
+    @property
+    def denoised(self) -> Tensor:
+        """The clean latents (batch, C, T, H, W) that the step foretells: z_t - t v, and the known ones as they are."""
+        clean = self.sample - self.sigma * self.velocity
+        return clean if self.known is None else torch.cat([self.known, clean[:, :, self.known.shape[2]:]], dim=2)
 
 
 def _with_known(sample: Tensor, known: Tensor, noise: Tensor, sigma: float) -> Tensor:

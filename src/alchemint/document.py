@@ -23,7 +23,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def parse_document(content: bytes, path: PurePath) -> tuple[dict[str, Any], list[str]]:
-    """Return what `read_document` does of a file's bytes; `path` names it in messages, and its suffix tells the kind."""
+    """Return what `read_document` does, of bytes; `path` names them in messages, and its suffix tells their kind."""
     try:
         text = content.decode("utf-8-sig")
         document, faults = _parse_json(text) if path.suffix.lower() == ".json" else _parse_yaml(text)

@@ -72,7 +72,7 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     model_cpu_offload_seq = "text_encoder->transformer->transformer_2->vae"
     _optional_components = ["transformer_2"]  # noqa: RUF012 - diffusers reads it from the class
-    _callback_tensor_inputs = ["latents"]  # noqa: RUF012 - diffusers reads it from the class
+    _callback_tensor_inputs = ["latents", "denoised"]  # noqa: RUF012 - diffusers reads it from the class
 
     def __init__(
         self,
@@ -179,10 +179,11 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         the other with less memory. generator: one, or one for each storyboard; without it each storyboard's seed
         decides. latents: the noise to start from, (batch, C, T, H, W). known_latents: clean, normalised latents (batch,
         C, K, H, W) that the videos begin with, such as the end of another video, encoded anew. output_type: np, pt, pil
-        or latent. callback_on_step_end(pipe, step, timestep, tensors) may return changed `latents`. attention_kwargs:
-        passed on to the transformer ("scale" weighs its LoRA). reference_gate (experimental): how much attention's
-        logits for references sink outside their intervals, for a transformer that was trained with untimed references;
-        None and 0 are no gate.
+        or latent. callback_on_step_end(pipe, step, timestep, tensors) may return changed `latents`; its tensors are
+        `latents` and, where callback_on_step_end_tensor_inputs names it, `denoised`: the clean latents that the step
+        foretells, (batch, C, T, H, W). attention_kwargs: passed on to the transformer ("scale" weighs its LoRA).
+        reference_gate (experimental): how much attention's logits for references sink outside their intervals, for a
+        transformer that was trained with untimed references; None and 0 are no gate.
 
         Raises StoryboardError for what the model cannot make, and ValueError for other faults of the arguments.
         """
@@ -215,8 +216,11 @@ class AlchemintPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 for step in steps(self.scheduler, GuidedVelocity(experts, conditions, evaluating), noise[rows],
                                   num_inference_steps, beginning):
                     if callback_on_step_end is not None:
+                        tensors = {"latents": step.sample}
+                        if "denoised" in callback_on_step_end_tensor_inputs:
+                            tensors["denoised"] = step.denoised
                         changed = callback_on_step_end(self, number * num_inference_steps + step.number, step.timestep,
-                                                       {"latents": step.sample})
+                                                       tensors)
                         step.sample = (changed or {}).get("latents", step.sample)
                     denoised[rows] = step.sample
                     progress.update()

@@ -1,14 +1,9 @@
 """`alchemint generate`: a storyboard to a video file, with a record of everything that made it."""
 
-import hashlib
-import importlib.metadata
-import json
-import os
 import secrets
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -45,34 +40,11 @@ from alchemint.cli.models import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from alchemint.acceleration import AccelerationOptions
     from alchemint.diffusion.guidance import Guidance
     from alchemint.long_video import Window
-    from alchemint.memory import MemoryOptions
     from alchemint.pipeline import AlchemintPipeline
+    from alchemint.rendering import Options
     from alchemint.storyboard import Storyboard
-
-RECORDED_PACKAGES = ("alchemint", "torch", "diffusers", "transformers")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a storyboard is to be sampled; all of it is recorded beside the video."""
-
-    steps: int
-    guidance: "Guidance"
-    guidance_2: "Guidance"
-    batch_branches: bool
-    device: str
-    dtype: str
-    upscale: int
-    window: int
-    overlap_s: float | None
-    reference_gate: float | None
-    acceleration: "AccelerationOptions"
-    memory: "MemoryOptions"
 
 
 def generate(
@@ -138,6 +110,7 @@ def generate(
         from alchemint.memory import MemoryOptions, fit
         from alchemint.memory import check as check_memory
         from alchemint.model_folder import read_defaults, read_guidance
+        from alchemint.rendering import Options, sample, write
         from alchemint.storyboard import load_storyboard
 
         defaults, transformer = read_defaults(source.config_folder, source.base_folder)
@@ -185,14 +158,18 @@ def generate(
         accelerate(pipeline, options.acceleration)
         fit(pipeline, options.memory, options.device)
         loading = time.perf_counter() - begun
-        with closing(_sample(console, board, options, len(windows), pipeline)) as frames:
+        with _progress(console, options.steps, len(windows)) as on_step_end, \
+                closing(sample(pipeline, board, options, on_step_end)) as frames:
             if not is_first_process():
                 exhaust(frames)
                 return
-            _write(console, target, frames, board, options, model, loading, sheet)
+            written = write(target, frames, board, options, model, loading,
+                            target.with_suffix(".png") if sheet else None)
+        console.print(f"wrote   {', '.join(map(str, written.paths))} (loading {written.seconds['loading']:.1f} s, "
+                      f"sampling {written.seconds['sampling']:.1f} s)", markup=False, highlight=False, soft_wrap=True)
         if (table := calibration_file(step_cache)) is not None:
-            written = write_calibration(pipeline, table)
-            console.print(f"wrote   {written}, for --step-cache mag:{written}", markup=False, highlight=False)
+            path = write_calibration(pipeline, table)
+            console.print(f"wrote   {path}, for --step-cache mag:{path}", markup=False, highlight=False)
 
 
 def _target(path: Path) -> Path:
@@ -205,7 +182,7 @@ def _target(path: Path) -> Path:
 
 
 def _show_plan(
-    console: Console, board: "Storyboard", windows: "list[Window]", options: Options, model: str,
+    console: Console, board: "Storyboard", windows: "list[Window]", options: "Options", model: str,
     source: ModelSource, transformer: dict[str, Any], size_multiple: int,
 ) -> None:
     from alchemint import timeline
@@ -271,25 +248,6 @@ def _in_words(guidance: "Guidance") -> str:
     return f"{guidance.mode} {'/'.join(f'{scale:g}' for scale in scales)}"
 
 
-def _sample(
-    console: Console, board: "Storyboard", options: Options, num_windows: int, pipeline: "AlchemintPipeline"
-) -> "Generator[np.ndarray]":
-    """Yield the frames, (height, width, 3) uint8, window after window."""
-    import torch
-
-    from alchemint.long_video import long_video
-
-    try:
-        with _progress(console, options.steps, num_windows) as on_step_end:
-            yield from long_video(
-                pipeline, board, options.window, options.overlap_s, options.steps, on_step_end,
-                guidance=options.guidance, guidance_2=options.guidance_2, batch_branches=options.batch_branches,
-                reference_gate=options.reference_gate)
-    except torch.OutOfMemoryError as error:
-        raise ValueError(f"the memory of {options.device} does not suffice; use --memory low, --sequential-branches, a "
-                         "smaller width and height, a smaller --window or fewer references") from error
-
-
 @contextmanager
 def _progress(console: Console, steps: int, num_windows: int) -> "Iterator[Any]":
     """Show a progress bar; give the pipeline's callback that moves it."""
@@ -309,59 +267,3 @@ def _progress(console: Console, steps: int, num_windows: int) -> "Iterator[Any]"
 
         yield on_step_end
         progress.update(task, description="done")
-
-
-def _write(
-    console: Console, target: Path, frames: "Iterator[np.ndarray]", board: "Storyboard", options: Options, model: str,
-    loading: float, with_sheet: bool,
-) -> None:
-    """Write the video as its frames are made, the record beside it, and the contact sheet."""
-    from alchemint import media
-    from alchemint.sheet import bars_of, sheet_of_stills, shown_frames
-
-    assert board.fps is not None
-    assert board.num_frames is not None
-    written = [target, target.with_suffix(".json")]
-    shown = set(shown_frames(board.num_frames)) if with_sheet else set()
-    stills = {}
-
-    def enlarged() -> "Iterator[np.ndarray]":
-        for number, frame in enumerate(frames):
-            if number in shown:
-                stills[number] = frame.copy()  # a frame is a view of its whole window
-            yield frame.repeat(options.upscale, axis=0).repeat(options.upscale, axis=1)
-
-    begun = time.perf_counter()
-    media.write_video(target, enlarged(), board.fps)
-    seconds = {"loading": round(loading, 2), "sampling": round(time.perf_counter() - begun, 2)}
-    record = _record(target.parent, board, options, model, seconds)
-    media.write_text(written[1], json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    if with_sheet:
-        subtitle = (f"{board.width} x {board.height}, {board.num_frames} frames at {board.fps:g} fps, {model}, "
-                    f"{options.steps} steps, seed {board.seed}")
-        written.append(target.with_suffix(".png"))
-        media.write_image(written[2], sheet_of_stills(stills, board.fps, bars_of(board), board.prompt, subtitle))
-    names = ", ".join(str(path) for path in written)
-    console.print(f"wrote   {names} (loading {seconds['loading']:.1f} s, sampling {seconds['sampling']:.1f} s)",
-                  markup=False, highlight=False, soft_wrap=True)
-
-
-def _record(
-    folder: Path, board: "Storyboard", options: Options, model: str, seconds: dict[str, float]
-) -> dict[str, Any]:
-    """Return everything that made a video; image paths are relative to `folder`, so that the storyboard loads there."""
-    hashes: dict[str, str] = {}
-    subjects = []
-    for subject in board.subjects:
-        paths = [image for image in subject.images if isinstance(image, Path)]
-        moved = {path: Path(os.path.relpath(path, folder)) for path in paths}
-        hashes |= {moved[path].as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-        subjects.append(subject.model_copy(update={"images": tuple(moved.values())}))
-    return {
-        "storyboard": board.model_copy(update={"subjects": tuple(subjects)}).model_dump(mode="json", exclude_none=True),
-        "model": model,
-        "options": asdict(options),
-        "image_sha256": hashes,
-        "versions": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
-        "seconds": seconds,
-    }

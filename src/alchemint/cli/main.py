@@ -19,6 +19,7 @@ COMMANDS = {
     "generate": "Make a video of a storyboard.",
     "precompute": "Encode clips and their texts once, for many training runs.",
     "s2vtime": "Benchmark: is the right subject on screen exactly when told?",
+    "studio": "Serve a page that makes videos of storyboards.",
     "timeline": "Draw a storyboard's intervals and curves.",
     "toyworld": "Write synthetic clips with exact ground truth.",
     "train": "Train by a recipe; the same command again resumes it.",

@@ -1,16 +1,11 @@
 """`alchemint timeline`: a picture of a storyboard's intervals and of its encoding's curves K(t)."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from alchemint.cli.models import MODEL_HELP, TOY, find_model
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from alchemint.storyboard import Storyboard
 
 
 def timeline(
@@ -31,6 +26,7 @@ def timeline(
     source = find_model(model)
 
     from alchemint import media, sheet
+    from alchemint.interval_curves import curves
     from alchemint.model_folder import read_defaults
     from alchemint.storyboard import load_storyboard
 
@@ -40,32 +36,6 @@ def timeline(
         typer.echo(f"warning: {warning}", err=True)
     name = encoding or transformer["interval_encoding"]
     subtitle = f"K(t) of the encoding {name}, {model}"
-    media.write_image(target, sheet.timeline_chart(board, curves(board, name, transformer), subtitle))
+    drawn = curves(board, name, transformer, defaults.num_frames)
+    media.write_image(target, sheet.timeline_chart(board, drawn, subtitle))
     typer.echo(f"wrote   {target}")
-
-
-def curves(board: "Storyboard", encoding: str, transformer: dict[str, Any]) -> "dict[str, list[np.ndarray]]":
-    """Return by subject name K(t) for t = 0 .. T-1 of each of its intervals.
-
-    `transformer` is the config of an AlcheMinT transformer. Raises ValueError for an unknown encoding.
-    """
-    import torch
-
-    from alchemint.model.encodings import Intervals, WeropeWeights, attention_proxy, temporal_freqs
-    from alchemint.model.rotary import ENCODINGS, AlchemintRotaryPosEmbed
-    from alchemint.timeline import latent_span_of, num_latents
-
-    assert board.fps and board.num_frames, "resolve the storyboard first"
-    weights = WeropeWeights(transformer["werope_inside"], transformer["werope_outside"])
-    rotary = AlchemintRotaryPosEmbed(
-        transformer["attention_head_dim"], tuple(transformer["patch_size"]), encoding, weights,
-        transformer["num_word_tokens"], transformer["rope_theta"])
-    freqs = temporal_freqs(rotary.num_temporal_pairs, rotary.theta)
-    count = num_latents(board.num_frames)
-    found: dict[str, list[np.ndarray]] = {}
-    for index, subject in enumerate(board.subjects):
-        spans = torch.tensor([latent_span_of(interval, board.fps, board.num_frames) for interval in subject.appears])
-        indices = torch.full((len(spans),), index)
-        multipliers = ENCODINGS[encoding](Intervals(spans, indices, count), freqs, weights)
-        found[subject.name] = list(attention_proxy(multipliers, count, freqs).numpy())
-    return found
