@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import huggingface_hub
 import numpy as np
 import pytest
@@ -120,7 +120,7 @@ def test_what_the_hub_refuses_is_told_in_one_line(
     def refuse(name: str, file: str) -> str:
         assert (name, file) == ("facebook/sam3", "config.json")
         if issubclass(error, errors.HfHubHTTPError):
-            raise error("refused\nat length", response=httpx.Response(401, request=httpx.Request("GET", "https://x")))
+            raise error("refused\nat length", response=httpx2.Response(401, request=httpx2.Request("GET", "https://x")))
         raise error("refused\nat length")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
