@@ -88,6 +88,6 @@ def test_what_can_not_be_loaded_ends_the_run(videos: list[Source], cluster: str,
 
 
 def test_kills_lose_nothing(tmp_path: Path) -> None:
-    survived = waiting_models.survive(tmp_path, num_kills=2, num_videos=20, over="local")
+    survived = waiting_models.survive(tmp_path, num_kills=1, num_videos=20, over="local")
     assert survived.report.is_whole, survived.report.lines()
     assert survived.report.clips == {"ok": 40} and survived.num_partial_files == 0

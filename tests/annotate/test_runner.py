@@ -212,6 +212,7 @@ def test_a_run_that_is_asked_to_end_does_so_at_once(videos: list[Source], tmp_pa
     program = f"""
 import pathlib, signal, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 from alchemint.annotate import runner
 from benchmarks import annotate
 videos = annotate.videos_in(pathlib.Path({str(Path(videos[0].address).parent)!r}))

@@ -167,7 +167,7 @@ def test_toyworld_clips_become_records_and_batches(tmp_path: Path, alchemint: Ca
 def test_faults_are_told_in_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alchemint: Callable,
                                   arguments: list[str], message: str) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     made(tmp_path / "a.mp4", random_blocks(30))
     media.write_text(tmp_path / "a.txt", "A fox.")
     outcome = alchemint("annotate", *(argument.format(tmp_path) for argument in arguments))
