@@ -33,7 +33,7 @@ from alchemint import media
 from alchemint.cli.allocator import keep_memory
 from alchemint.cli.perceptions import FOLDER
 from alchemint.model.latents import as_uint8, decode_video, encode_video
-from alchemint.perception import toy
+from alchemint.perception import matcher as network
 from alchemint.perception.sightings import as_crop, bounding_box, crop
 from alchemint.toyworld import Clip, WorldConfig, render_clip, sprites
 from alchemint.training.tokenizer import load_or_train
@@ -90,7 +90,7 @@ def train_matcher(steps: int, goes_on: bool = False) -> None:
     """Train the matcher on frames with pictures of who is there, of recoloured doubles, and of strangers."""
     torch.manual_seed(0)
     random = np.random.default_rng(int(goes_on))
-    matcher = toy.Matcher()
+    matcher = network.Matcher()
     if goes_on:
         matcher.load_state_dict(load_file(FOLDER / "matcher.safetensors"))
     vae = AutoencoderKLWan.from_pretrained(TOY, subfolder="vae").eval()
@@ -104,7 +104,7 @@ def train_matcher(steps: int, goes_on: bool = False) -> None:
             frames = frames.unflatten(0, (-1, FRAMES_PER_CLIP))
             if random.random() < 0.15:  # each frame alone, as when it is looked for the first time
                 frames = frames.flatten(0, 1).unsqueeze(1)
-                looks = toy.Looks(*(part.repeat_interleave(FRAMES_PER_CLIP, 0) for part in looks))
+                looks = network.Looks(*(part.repeat_interleave(FRAMES_PER_CLIP, 0) for part in looks))
                 targets = targets.transpose(1, 2).flatten(0, 1).unsqueeze(2)
             logits = matcher(frames, looks).float()
         return _share_loss(logits.transpose(0, 1).flatten(1, 2), targets.transpose(0, 1).flatten(1, 2))
@@ -113,18 +113,18 @@ def train_matcher(steps: int, goes_on: bool = False) -> None:
          lr=1.4e-3 if goes_on else 2e-3, weight_decay=0.01, goes_on=goes_on)
 
 
-def _looks(matcher: toy.Matcher, canvases: Tensor, ways: list[str]) -> toy.Looks:
+def _looks(matcher: network.Matcher, canvases: Tensor, ways: list[str]) -> network.Looks:
     """Return the looks (clips, sought, P, width) of canvases or of anything, as each clip's way tells."""
     shown, whatever = matcher.looks_of_pictures(canvases), matcher.looks_of_anything(len(canvases))
     by_picture = torch.tensor([way != "anything" for way in ways]).repeat_interleave(SOUGHT_PER_CLIP)[:, None]
-    return toy.Looks(torch.cat([shown.features, whatever.features], 1).unflatten(0, (-1, SOUGHT_PER_CLIP)),
+    return network.Looks(torch.cat([shown.features, whatever.features], 1).unflatten(0, (-1, SOUGHT_PER_CLIP)),
                      torch.cat([shown.counts & by_picture, whatever.counts & ~by_picture], 1).unflatten(
                          0, (-1, SOUGHT_PER_CLIP)))
 
 
 @torch.no_grad()
 def _through(vae: AutoencoderKLWan, pictures: Tensor) -> Tensor:
-    """Return pictures (B, 3, height, width), as `toy.as_pixels` makes them, encoded and decoded one by one."""
+    """Return pictures (B, 3, height, width), as `network.as_pixels` makes them, encoded and decoded one by one."""
     pixels = ((pictures * 128 + media.NEUTRAL) / 127.5 - 1).unsqueeze(2)
     decoded = as_uint8(decode_video(vae, encode_video(vae, pixels)))[:, :, 0]
     return (decoded.float() - media.NEUTRAL) / 128
@@ -159,11 +159,11 @@ def _scenes(group: list[Clip], random: Rng) -> tuple[Tensor, Tensor, list[str], 
             sought += [(stranger, nobody) for stranger in strangers]
         sought = (sought + [(blank, nobody)] * SOUGHT_PER_CLIP)[:SOUGHT_PER_CLIP]
         frames.append(clip.frames[chosen])
-        canvases += [toy.reference_canvas(picture) for picture, _ in sought]
+        canvases += [network.reference_canvas(picture) for picture, _ in sought]
         ways.append(way)
         targets.append(np.stack([mask for _, mask in sought]))
     shares = F.avg_pool2d(torch.from_numpy(np.stack(targets)).float().flatten(0, 1), 2)
-    return (toy.as_pixels(np.concatenate(frames)), toy.as_pixels(np.stack(canvases)), ways,
+    return (network.as_pixels(np.concatenate(frames)), network.as_pixels(np.stack(canvases)), ways,
             shares.unflatten(0, (len(group), SOUGHT_PER_CLIP)))
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from alchemint.cli import perceptions
+from alchemint.perception import matcher as network
 from alchemint.perception import toy
 from alchemint.perception.sightings import Box, Sought
 from alchemint.perception.watcher import Watcher
@@ -17,7 +18,7 @@ needs_weights = pytest.mark.skipif(not (perceptions.FOLDER / "matcher.safetensor
 @pytest.fixture
 def sight() -> toy.MatchingSight:
     torch.manual_seed(0)
-    return toy.MatchingSight(toy.Matcher(width=16).eval())
+    return toy.MatchingSight(network.Matcher(width=16).eval())
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_runs_need_sure_frames_and_reach_into_faint_ones(
 
 def test_all_that_are_sought_share_a_place() -> None:
     logits = torch.tensor([[2.0, -1.0, 30.0], [2.0, -9.0, -30.0]])
-    shares = toy.shares(logits)
+    shares = network.shares(logits)
     expected = logits.double().exp() / (1 + logits.double().exp().sum(0))
     assert torch.allclose(shares.double(), expected, atol=1e-6)
     assert (shares.sum(0) < 1 + 1e-6).all()
@@ -63,36 +64,37 @@ def test_all_that_are_sought_share_a_place() -> None:
 def test_the_sought_are_compared_one_by_one(sight: toy.MatchingSight) -> None:
     """The logits of one that is sought do not depend on who else is, nor on other videos."""
     torch.manual_seed(1)
-    videos = torch.rand(2, 4, 3, toy.SIZE, toy.SIZE) - 0.5
+    videos = torch.rand(2, 4, 3, network.SIZE, network.SIZE) - 0.5
     with torch.inference_mode():
-        looks = sight.matcher.looks_of_pictures(torch.rand(6, 3, toy.CANVAS, toy.CANVAS) - 0.5)
-        looks = toy.Looks(*(part.unflatten(0, (2, 3)) for part in looks))
+        looks = sight.matcher.looks_of_pictures(torch.rand(6, 3, network.CANVAS, network.CANVAS) - 0.5)
+        looks = network.Looks(*(part.unflatten(0, (2, 3)) for part in looks))
         together = sight.matcher(videos, looks)
         for video in range(2):
             for one in range(3):
-                alone = sight.matcher(videos[video][None], toy.Looks(*(part[video, one][None, None] for part in looks)))
+                its = network.Looks(*(part[video, one][None, None] for part in looks))
+                alone = sight.matcher(videos[video][None], its)
                 assert torch.allclose(together[video, one], alone[0, 0], atol=1e-5)
     assert together.shape == (2, 3, 4, 32, 32)
 
 
 def test_frames_see_as_far_as_their_neighbours_neighbours(sight: toy.MatchingSight) -> None:
     torch.manual_seed(2)
-    video = torch.rand(1, 8, 3, toy.SIZE, toy.SIZE) - 0.5
+    video = torch.rand(1, 8, 3, network.SIZE, network.SIZE) - 0.5
     other = video.clone()
     other[0, 4] += 0.1
     with torch.inference_mode():
-        looks = toy.Looks(*(part[None] for part in sight.matcher.looks_of_anything()))
+        looks = network.Looks(*(part[None] for part in sight.matcher.looks_of_anything()))
         changes = (sight.matcher(video, looks) - sight.matcher(other, looks)).abs().amax((0, 1, 3, 4))
     assert (changes > 0).tolist() == [False, False, True, True, True, True, True, False]
 
 
 def test_what_does_not_count_in_looks_changes_nothing(sight: toy.MatchingSight) -> None:
     torch.manual_seed(3)
-    video = torch.rand(1, 2, 3, toy.SIZE, toy.SIZE) - 0.5
+    video = torch.rand(1, 2, 3, network.SIZE, network.SIZE) - 0.5
     with torch.inference_mode():
         features, counts = sight.matcher.looks_of_anything()
-        alone = sight.matcher(video, toy.Looks(features[None], counts[None]))
-        more = toy.Looks(torch.cat([features, torch.randn(1, 5, 16)], 1)[None],
+        alone = sight.matcher(video, network.Looks(features[None], counts[None]))
+        more = network.Looks(torch.cat([features, torch.randn(1, 5, 16)], 1)[None],
                          torch.cat([counts, torch.zeros(1, 5, dtype=torch.bool)], 1)[None])
         assert torch.allclose(sight.matcher(video, more), alone, atol=1e-4)
 
@@ -116,7 +118,7 @@ def test_without_a_reference_everything_is_found(sight: toy.MatchingSight, monke
     other[0, 30, 30] = 1.0  # a speck
     asked = []
 
-    def draw(self: toy.MatchingSight, videos: torch.Tensor, looks: toy.Looks) -> np.ndarray:
+    def draw(self: toy.MatchingSight, videos: torch.Tensor, looks: network.Looks) -> np.ndarray:
         asked.append(len(looks.features))
         whole = (one + other)[:, None, None]
         return whole if videos.shape[1] == 1 else np.stack([one, other][:len(looks.features)])[None]

@@ -1,16 +1,15 @@
 """The toy perception that the package ships."""
 
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import alchemint
+from alchemint.perception import TOY_FOLDER
 
 if TYPE_CHECKING:
     from alchemint.perception.clip import ClipComparer
     from alchemint.perception.watcher import Watcher
 
-FOLDER = Path(alchemint.__file__).parent / "assets" / "toy-perception"
+FOLDER = TOY_FOLDER
 
 
 def toy_edition() -> str:
