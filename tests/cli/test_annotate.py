@@ -215,3 +215,8 @@ def test_a_server_with_several_models_wants_one_named(tmp_path: Path, alchemint:
         outcome = alchemint("annotate", tmp_path, "--out", tmp_path / "records", "--llm", server.url)
     assert outcome.status == 2
     assert "has 2 models (qwen, llama); name the one to ask" in outcome.err
+
+
+def test_the_command_without_a_subcommand_is_told_in_the_help(alchemint: Callable) -> None:
+    assert "annotate run" in " ".join(alchemint("annotate", "--help").out.split())
+    assert "--captions" in alchemint("annotate", "run", "--help").out

@@ -63,8 +63,11 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         if callable(loaded):
             app.command(name, short_help=line)(_guarded(loaded, lambda: options["traceback"]))
             continue
-        group = typer.Typer(help=line, no_args_is_help=True, rich_markup_mode=None,
-                            cls=_WithDefault if "" in loaded else TyperGroup)
+        default = "" in loaded
+        told = (f"{line}\n\n`alchemint {name} …` means `alchemint {name} {DEFAULT} …`; "
+                f"`alchemint {name} {DEFAULT} --help` tells its options.")
+        group = typer.Typer(help=told if default else line, no_args_is_help=True, rich_markup_mode=None,
+                            cls=_WithDefault if default else TyperGroup)
         for subcommand, function in loaded.items():
             group.command(subcommand or DEFAULT)(_guarded(function, lambda: options["traceback"]))
         app.add_typer(group, name=name)
