@@ -2,6 +2,7 @@
 
 import json
 import reprlib
+from collections import Counter
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -82,8 +83,8 @@ def _parse_json(text: str) -> tuple[Any, list[str]]:
     faults: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        faults.extend(_repeated(key) for key in dict.fromkeys(keys) if keys.count(key) > 1)
+        counts = Counter(key for key, _ in pairs)
+        faults.extend(_repeated(key) for key, count in counts.items() if count > 1)
         return dict(pairs)
 
     return json.loads(text, object_pairs_hook=unique), faults

@@ -82,6 +82,19 @@ def test_frames_with_slivers_are_emptied() -> None:
     assert kept.track.scores == fox.track.scores
 
 
+def test_figures_are_of_the_frames_that_are_left() -> None:
+    """A sliver at the border for most of the time does not make a subject truncated, nor an unsure one."""
+    masks = square([0, 1, 2])
+    masks[3:, :2, :2] = True
+    track = track_of(masks)
+    fox = replace(subject("fox", masks, truncation=0.75, confidence=0.25, sharpness=3.0),
+                  track=track.model_copy(update={"scores": (1.0,) * 3 + (0.0,) * 9}))
+    strict = {"min_area": 5 / (WIDTH * HEIGHT), "max_truncation": 0.5, "min_confidence": 0.9}
+    options = LENIENT.model_copy(update=strict)
+    [kept] = filters.judge(clip_of(fox), options).followed
+    assert kept.figures == {"truncation": 0.0, "confidence": 1.0, "sharpness": 3.0}
+
+
 def test_of_doubles_the_surer_stays() -> None:
     fox, wolf = subject("fox", square([1, 2, 3]), likeness=0.2), subject("wolf", square([1, 2, 3]), likeness=0.4)
     aside = subject("owl", square([1, 2, 3], left=20), likeness=0.1)

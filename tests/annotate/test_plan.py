@@ -57,6 +57,14 @@ def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
         make_plan(old)
 
 
+def test_another_folders_videos_are_refused(tmp_path: Path) -> None:
+    """Their names may be the same."""
+    make_plan(job(tmp_path, "ab", root="../park"))
+    make_plan(job(tmp_path, "abc", root="../park"))
+    with pytest.raises(ValueError, match=r"records of the videos in \.\./park, not of those in \.\./lake"):
+        make_plan(job(tmp_path, "ab", root="../lake"))
+
+
 def test_what_is_said_anew_is_made_anew(tmp_path: Path) -> None:
     first = job(tmp_path, "abcd")
     make_plan(first)
@@ -76,6 +84,8 @@ def test_shards_with_failures_are_made_anew_when_told(tmp_path: Path) -> None:
         write_shard(tmp_path, names, number, failed=number)
     assert make_plan(first)[1] == []
     assert make_plan(replace(first, retry=True))[1] == [Shard(1, ("c", "d"))]
+    # What is known of a file that has gone would be lost.
+    assert make_plan(replace(first, retry=True, sources=first.sources[:3]))[1] == []
 
 
 def test_a_damaged_shard_is_made_anew(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
@@ -342,6 +344,24 @@ def test_nothing_is_shown_without_the_password(tmp_path: Path) -> None:
             assert client.get(f"{API}/model", headers=headers).status_code == 401
             assert time.perf_counter() - begun > 0.4, "guesses are slow"
         assert client.get(f"{API}/model", headers=basic("schlüssel:8")).status_code == 200
+
+
+def test_guesses_wait_for_each_other(tmp_path: Path) -> None:
+    """However many come at once, they are tried one after the other."""
+    app = create_app(settings(tmp_path, password="schlüssel:8"))
+    with served(app) as address, ThreadPoolExecutor(4) as threads:
+        begun = time.perf_counter()
+        tried = threads.map(lambda guess: httpx2.get(f"{address}{API}/model", headers=basic(guess)), "abcd")
+        assert [answer.status_code for answer in tried] == [401] * 4
+        assert time.perf_counter() - begun > 1.8
+
+
+def test_a_zip_with_a_long_table_is_refused_unread(client: TestClient) -> None:
+    table = b"PK\x01\x02" + bytes(42)
+    begun = time.perf_counter()
+    answer = client.post(f"{API}/storyboards/import", content=b"PK\x03\x04" + table * 300_000)
+    assert "far more than" in refused(answer, 413)
+    assert time.perf_counter() - begun < 3
 
 
 def test_memory_is_steady_over_fifty_generations(

@@ -91,14 +91,19 @@ def figures_of(track: Track, look: Looks, identity: float | None, size: tuple[in
 
     size: (width, height) of the frames.
     """
-    seen = [number for number, box in enumerate(track.boxes) if box is not None]
     found: dict[str, float | None] = {
         "identity": identity,
         "sharpness": look.sharpness,
-        "confidence": float(np.mean([track.scores[number] for number in seen])) if seen and track.scores else None,
+        "confidence": confidence(track),
         "truncation": truncation(track, size),
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def confidence(track: Track) -> float | None:
+    """Return the mean of the scores of the frames with the subject; None where it is in none, or nobody tells."""
+    seen = [number for number, box in enumerate(track.boxes) if box is not None]
+    return float(np.mean([track.scores[number] for number in seen])) if seen and track.scores else None
 
 
 def truncation(track: Track, size: tuple[int, int]) -> float | None:

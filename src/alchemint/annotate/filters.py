@@ -11,6 +11,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from alchemint.annotate.clip import Clip, Followed
+from alchemint.annotate.figures import confidence, truncation
 from alchemint.annotate.recipe import Filters
 from alchemint.masks import mask_text
 from alchemint.records import Dropped, Track
@@ -74,7 +75,11 @@ def _without_slivers(one: Followed, clip: Clip, options: Filters) -> Followed:
     rows = zip(seen, track.areas, track.boxes, track.masks, strict=True)
     cleaned = [(area, box, mask) if there else (0, None, nothing) for there, area, box, mask in rows]
     areas, boxes, masks = zip(*cleaned, strict=True)
-    return replace(one, track=Track(areas=areas, boxes=boxes, masks=masks, scores=track.scores))
+    cleaned_track = Track(areas=areas, boxes=boxes, masks=masks, scores=track.scores)
+    size = clip.facts.width, clip.facts.height
+    told = {"confidence": confidence(cleaned_track), "truncation": truncation(cleaned_track, size)}
+    figures = {name: value for name, value in {**one.figures, **told}.items() if value is not None}
+    return replace(one, track=cleaned_track, figures=figures)
 
 
 def _without_doubles(kept: list[Followed], clip: Clip, most: float | None) -> tuple[list[Followed], list[Dropped]]:

@@ -35,7 +35,8 @@ class Job:
     these, by which a change is told. num_files: how many video files make a shard. cut: gives a source's clips.
     row_of: makes the record of a clip that has passed all stages. video_of: how a row names its source's video. retry:
     whether shards with failed clips are made anew. limit_s: how many seconds a stage may take over a clip, and cutting
-    over a file; None: as long as it takes. Stages that wait for a server have their client's own limit.
+    over a file; None: as long as it takes. Stages that wait for a server have their client's own limit. root: the
+    folder in which names of sources are what they are; another one's files may have the same names.
 
     Rows must be the same whenever and wherever they are made: no times, no host names.
     """
@@ -51,6 +52,7 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
     limit_s: float | None = None
     retry: bool = False
+    root: str = ""
 
     @property
     def steps(self) -> tuple[Stage, ...]:
@@ -81,6 +83,7 @@ class Plan:
     key: str
     shards: tuple[Shard, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    root: str = ""
 
 
 def plan_name(key: str) -> str:
@@ -105,12 +108,16 @@ def make_plan(job: Job) -> tuple[Plan, list[Shard]]:
         raise ValueError(f'two video files are called "{twice}"; give each its own name')
     there = _names_in(job.out)
     _refuse_others(job, there)
-    known = read_plan(job.out, job.key) if plan_name(job.key) in there else Plan(job.key, (), job.settings)
+    known = read_plan(job.out, job.key) if plan_name(job.key) in there else Plan(
+        job.key, (), job.settings, job.root)
+    if known.root != job.root:
+        raise ValueError(f"{job.out} holds records of the videos in {known.root}, not of those in {job.root}, whose "
+                         "names would be taken for theirs; give another folder for these")
     planned = {name for shard in known.shards for name in shard.names}
     new = [name for name in names if name not in planned]
     added = tuple(Shard(len(known.shards) + place, tuple(new[first:first + job.num_files]))
                   for place, first in enumerate(range(0, len(new), job.num_files)))
-    plan = Plan(job.key, known.shards + added, known.settings)
+    plan = Plan(job.key, known.shards + added, known.settings, known.root)
     if added:
         write_plan(job.out, plan)
     with ThreadPoolExecutor(_NUM_READERS) as readers:
@@ -119,9 +126,10 @@ def make_plan(job: Job) -> tuple[Plan, list[Shard]]:
 
 
 def given_digest(sources: Sequence[Source]) -> str:
-    """Return a hash of what is said of sources: captions, timed captions, parts."""
-    said = [(source.name, [(given.caption, [(event.during, event.text) for event in given.events], given.during)
-                           for given in source.given]) for source in sources]
+    """Return a hash of what is said of sources: captions, timed captions, parts; and whether they are there."""
+    said = [(source.name, bool(source.address),
+             [(given.caption, [(event.during, event.text) for event in given.events], given.during)
+              for given in source.given]) for source in sources]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
@@ -133,16 +141,17 @@ def _is_done(job: Job, shard: Shard, there: set[str]) -> bool:
         metadata = record_files.shard_metadata(storage.join(job.out, name))
     except ValueError:
         return False  # not whole, whatever has happened to it
+    sources = [job.known[name] for name in shard.names if name in job.known]
+    if len(sources) < len(shard.names):
+        return True  # of files that have gone nothing is said any more; what is known of them stays
     if job.retry and metadata.get("failed", "0") != "0":
         return False
-    sources = [job.known[name] for name in shard.names if name in job.known]
-    # Of files that have gone nothing is said any more; what is known of them stays.
-    return len(sources) < len(shard.names) or metadata.get("given") == given_digest(sources)
+    return metadata.get("given") == given_digest(sources)
 
 
 def write_plan(out: str, plan: Plan) -> None:
     """Write a plan's file, whole or not at all."""
-    lines: list[Any] = [{"key": plan.key, "settings": plan.settings}]
+    lines: list[Any] = [{"key": plan.key, "root": plan.root, "settings": plan.settings}]
     lines += [{"shard": shard.number, "files": shard.names} for shard in plan.shards]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     address = storage.join(out, plan_name(plan.key))
@@ -160,7 +169,7 @@ def read_plan(out: str, key: str) -> Plan:
     try:
         head, *lines = map(json.loads, storage.read_bytes(address).decode().splitlines())
         shards = tuple(Shard(line["shard"], tuple(line["files"])) for line in lines)
-        return Plan(head["key"], shards, head["settings"])
+        return Plan(head["key"], shards, head["settings"], head["root"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{address} is no plan of an annotation ({type(error).__name__}: {error}); "
                          "take another folder, or delete it and the shards beside it") from error

@@ -58,8 +58,8 @@ class Worker:
             self._failures += not isinstance(error, ValueError)
             if self._failures >= _HOPELESS:
                 raise BrokenStageError(f"{self.name}: {self._failures} clips failed one after another, the last by "
-                                       f"{reason}; mend that, delete the newest shards, where more such rows may "
-                                       "stand, and run the same command again") from error
+                                       f"{reason}; mend that, and run the same command with --retry, which makes "
+                                       "shards with failed clips anew") from error
             return failed(self.job, what, self.name, reason)
         finally:
             self.seconds += time.perf_counter() - began

@@ -32,13 +32,13 @@ class Stage:
 
 
 def stages_of(recipe: "Recipe", device: str) -> list[Stage]:
-    """Return the stages that a recipe asks for; their models go to `device`."""
+    """Return the stages that a recipe asks for; their models go to `device` ("auto": a GPU where a worker has one)."""
     def waits(section: "Captions | Words") -> str:
         return "network" if section.by == "model" else "cpu"
 
     stages = [Stage("caption", partial(_load_caption, recipe), waits(recipe.captions)),
               Stage("name", partial(_load_name, recipe), waits(recipe.words))]
-    where = "cpu" if recipe.perception.kind == "toy" else "gpu"
+    where = "cpu" if recipe.perception.kind == "toy" or device == "cpu" else "gpu"
     if recipe.perception.kind == "sam3":
         stages.append(Stage("see", partial(_load_see, recipe, device), where))
     else:
@@ -90,9 +90,8 @@ def _load_find(recipe: "Recipe", device: str) -> Callable[[Clip], Clip]:
         return partial(find, finder=watcher.finder, comparer=watcher.comparer, options=options)
     from alchemint.perception.loading import load_comparer, load_detector
 
-    finder = load_detector(options.detector, device, _dtype(device), options.box_threshold)
-    return partial(find, finder=finder, comparer=load_comparer(options.comparer, device, _dtype(device)),
-                   options=options)
+    finder = load_detector(options.detector, *_placed(device), options.box_threshold)
+    return partial(find, finder=finder, comparer=load_comparer(options.comparer, *_placed(device)), options=options)
 
 
 def _load_follow(recipe: "Recipe", device: str) -> Callable[[Clip], Clip]:
@@ -104,8 +103,8 @@ def _load_follow(recipe: "Recipe", device: str) -> Callable[[Clip], Clip]:
         return partial(follow, follower=watcher.follower, comparer=watcher.comparer)
     from alchemint.perception.loading import load_comparer, load_tracker
 
-    return partial(follow, follower=load_tracker(options.tracker, device, _dtype(device)),
-                   comparer=load_comparer(options.comparer, device, _dtype(device)))
+    return partial(follow, follower=load_tracker(options.tracker, *_placed(device)),
+                   comparer=load_comparer(options.comparer, *_placed(device)))
 
 
 def _load_see(recipe: "Recipe", device: str) -> Callable[[Clip], Clip]:
@@ -113,8 +112,8 @@ def _load_see(recipe: "Recipe", device: str) -> Callable[[Clip], Clip]:
     from alchemint.perception.loading import load_comparer, load_sam3
 
     options = recipe.perception
-    return partial(see, spotter=load_sam3(options.sam3, device, _dtype(device)),
-                   comparer=load_comparer(options.comparer, device, _dtype(device)), options=options)
+    return partial(see, spotter=load_sam3(options.sam3, *_placed(device)),
+                   comparer=load_comparer(options.comparer, *_placed(device)), options=options)
 
 
 def _load_judge(recipe: "Recipe") -> Callable[[Clip], Clip]:
@@ -132,8 +131,10 @@ def _load_toy() -> "Watcher":
     return replace(watcher, comparer=comparer, follower=replace(watcher.follower, sure=0.5, num_sure_frames=1))
 
 
-def _dtype(device: str) -> Any:
-    """Return the precision in which models run: bfloat16 on a GPU."""
+def _placed(device: str) -> tuple[str, Any]:
+    """Return the device that is meant, on the machine that asks, and the precision there: bfloat16 on a GPU."""
     import torch
 
-    return torch.bfloat16 if device.startswith("cuda") else torch.float32
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return device, torch.bfloat16 if device.startswith("cuda") else torch.float32

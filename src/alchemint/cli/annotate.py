@@ -47,14 +47,16 @@ def annotate_clips(
 
     keep_memory()
     without_loading_bars()
-    job = _job(clips, captions, out, recipe, _with_llm(overrides or [], llm, llm_model), device, retry)
+    job = _job(clips, captions, out, recipe, _with_llm(overrides or [], llm, llm_model), device, retry,
+               ray is not None)
     tally = Tally()
     with shown(tally):
         if ray is None:
             runner.run(job, tally, num_workers=workers)
         else:
             over_ray.run(job, ray, tally, num_workers=workers)
-    _write_summary(job, tally)
+    if tally.files_done:
+        _write_summary(job, tally)
     for line in summary(tally):
         typer.echo(line)
 
@@ -102,8 +104,8 @@ annotate = {"": annotate_clips, "verify": verify, "show": show}
 
 
 def _job(clips: str, captions: str | None, out: str, recipe: Path | None, overrides: list[str], device: Any,
-         retry: bool) -> "Job":
-    """Return what a runner is to do."""
+         retry: bool, elsewhere: bool) -> "Job":
+    """Return what a runner is to do; on machines `elsewhere` a device that is not named is chosen there."""
     from functools import partial
 
     from alchemint import storage
@@ -121,11 +123,12 @@ def _job(clips: str, captions: str | None, out: str, recipe: Path | None, overri
     sources = find_sources(clips, captions)
     if not sources:
         raise ValueError(f"{clips} holds no video file; give the folder that has them")
+    placed = device if elsewhere else pick_device(device)
     return Job(sources=sources, out=out, key=values.key, num_files=values.shards.num_files,
-               cut=partial(cut, options=values.shots), stages=stages_of(values, pick_device(device)),
+               cut=partial(cut, options=values.shots), stages=stages_of(values, placed),
                row_of=partial(record_of, folder=out),
                video_of=lambda source: video_name(source.address, out), settings=values.settings,
-               limit_s=values.shards.limit_s, retry=retry)
+               limit_s=values.shards.limit_s, retry=retry, root=video_name(clips, out))
 
 
 def _with_llm(overrides: list[str], url: str | None, model: str | None) -> list[str]:
@@ -154,7 +157,7 @@ def _chosen(clips: list[tuple[Any, str]], num: int, wanted: list[str] | None, re
 
 
 def _write_summary(job: "Job", tally: "Tally") -> None:
-    """Write what the run did beside the records, for machines."""
+    """Write what the last run that did something did, beside the records, for machines."""
     import json
 
     from alchemint import storage

@@ -27,6 +27,9 @@ from alchemint.studio.settings import Limits
 STORYBOARD = "storyboard.yaml"
 _KINDS = (".yaml", ".yml", ".json")
 _ALWAYS_PLAUSIBLE = 2**20
+_TABLE_ENTRY = b"PK\x01\x02"
+_SPARE_ENTRIES = 4
+"""A picture may hold a zip of its own by chance."""
 """Bytes up to which any compression is believed: a plain grey picture shrinks a lot."""
 
 
@@ -65,6 +68,10 @@ def import_bundle(content: bytes, suffix: str, limits: Limits, pictures: Picture
     """
     if not content.startswith(b"PK"):
         return _taken(content, PurePosixPath("storyboard" + suffix), {}, limits, pictures)
+    # Before its table is read, which takes far more memory than the table itself.
+    if content.count(_TABLE_ENTRY) > _SPARE_ENTRIES * limits.bundle_files:
+        raise RefusalError(413, f"the zip holds far more than the {limits.bundle_files} files that are taken; leave "
+                                "only the storyboard and its pictures in it")
     try:
         with zipfile.ZipFile(BytesIO(content)) as file:
             entries = _entries(file, limits)

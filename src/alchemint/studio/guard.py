@@ -35,6 +35,7 @@ SECURITY_HEADERS = {
 }
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _WRONG_PASSWORD_S = 0.5
+_MOST_GUESSES = 32
 _HOST = re.compile(r"\[([0-9a-fA-F:.]+)\](?::\d{1,5})?|([A-Za-z0-9._-]+)(?::\d{1,5})?")
 
 
@@ -46,6 +47,7 @@ class Guard:
         self._app = app
         self._hosts = {host.lower() for host in (*hosts, "localhost", socket.gethostname())}
         self._password = None if password is None else _digest(password)
+        self._guessing, self._num_guesses = asyncio.Lock(), 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,7 +71,7 @@ class Guard:
                 _check_origin(headers)
             if not self._is_known(headers.get("authorization", "")):
                 if headers.get("authorization"):
-                    await asyncio.sleep(_WRONG_PASSWORD_S)
+                    await self._slow_down()
                 raise RefusalError(401, "a password is needed, any user name will do; the server's owner has it")
         except RefusalError as refused:
             response = refusal_response(refused)
@@ -78,6 +80,17 @@ class Guard:
             await response(scope, receive, send_guarded)
             return
         await self._app(scope, receive, send_guarded)
+
+    async def _slow_down(self) -> None:
+        """Let wrong passwords wait, one after the other, however many come at once."""
+        if self._num_guesses >= _MOST_GUESSES:
+            raise RefusalError(429, "too many wrong passwords are being tried; wait a moment")
+        self._num_guesses += 1
+        try:
+            async with self._guessing:
+                await asyncio.sleep(_WRONG_PASSWORD_S)
+        finally:
+            self._num_guesses -= 1
 
     def _check_host(self, host: str) -> None:
         found = _HOST.fullmatch(host)
