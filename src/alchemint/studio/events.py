@@ -73,7 +73,7 @@ class Streams:
                 while pending:
                     job_id = next(iter(pending))
                     del pending[job_id]
-                    yield self._event(job_id)
+                    yield self._event(job_id, is_last=not pending)
                     silent_s = 0.0
                 woken.clear()
                 try:
@@ -101,10 +101,11 @@ class Streams:
             pending[job_id] = None
             woken.set()
 
-    def _event(self, job_id: str) -> str:
+    def _event(self, job_id: str, is_last: bool) -> str:
+        """Return a job's event; only after the last one that waits has a stream told all up to the latest change."""
         assert self._runner is not None
+        number = f"id: {self._run}-{self._runner.num_changes}\n" if is_last else ""
         job: dict[str, Any] | None = self._runner.get(job_id)
-        number = f"id: {self._run}-{self._runner.num_changes}\n"
         if job is None:
             return f"{number}event: removed\ndata: {json.dumps({'id': job_id})}\n\n"
         return f"{number}data: {json.dumps({'job': job})}\n\n"
