@@ -30,6 +30,7 @@ import numpy as np
 from alchemint import masks, media
 from alchemint.cli.allocator import keep_memory
 from alchemint.cli.annotate import annotate_clips
+from alchemint.perception.sightings import is_seen
 from alchemint.record_files import read_rows
 from alchemint.records import ClipRecord, FailedClip
 from alchemint.toyworld import Clip, WorldConfig, render_clip
@@ -37,7 +38,6 @@ from alchemint.toyworld import Clip, WorldConfig, render_clip
 RECIPE = Path(__file__).parents[1] / "configs" / "annotate-toy.yaml"
 FIRST_CLIP = 3_000_000
 SIDE = 128
-MIN_SHARE = 1 / 500
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def measure(pairs: list[tuple[Clip, ClipRecord | FailedClip]]) -> Accuracy:
 
 def _errors(truth: np.ndarray, seen: np.ndarray) -> tuple[int, int]:
     """Return how many frames both ends of the interval are off."""
-    theirs, ours = (np.flatnonzero(masks.mean((1, 2)) >= MIN_SHARE) for masks in (truth, seen))
+    theirs, ours = (np.flatnonzero(is_seen(masks)) for masks in (truth, seen))
     return abs(int(ours[0] - theirs[0])), abs(int(ours[-1] - theirs[-1]))
 
 

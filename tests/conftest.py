@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 from collections.abc import Callable
 from functools import cache
@@ -91,12 +91,7 @@ def text_encoder(tokenizer: PreTrainedTokenizerFast) -> UMT5EncoderModel:
 @pytest.fixture(scope="session")
 def make_wan() -> ModuleType:
     """scripts/make_wan.py as a module."""
-    spec = importlib.util.spec_from_file_location("make_wan", Path(__file__).parent.parent / "scripts" / "make_wan.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("scripts.make_wan")
 
 
 @pytest.fixture(scope="session")

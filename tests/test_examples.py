@@ -1,6 +1,6 @@
 """The examples, their pictures, and the schema that editors check storyboards by."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -15,12 +15,7 @@ STORYBOARDS = sorted((ROOT / "examples").glob("*.yaml"))
 
 
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"scripts.{name}")
 
 
 @pytest.mark.parametrize("path", STORYBOARDS, ids=[path.stem for path in STORYBOARDS])

@@ -1,6 +1,6 @@
 """The studio's page in a real browser, served by the real command with the toy model that the package ships."""
 
-import importlib.util
+import importlib
 import json
 import os
 import re
@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -456,7 +455,7 @@ def test_colours_are_chosen_and_kept(open_page: Callable[..., Any]) -> None:
 
 
 def test_shipped_examples_are_those_of_the_examples_folder() -> None:
-    script = _script("make_studio_examples")
+    script = importlib.import_module("scripts.make_studio_examples")
     for name in script.NAMES:
         shipped = (script.SHIPPED / f"{name}.zip").read_bytes()
         with zipfile.ZipFile(BytesIO(shipped)) as file:
@@ -465,12 +464,3 @@ def test_shipped_examples_are_those_of_the_examples_folder() -> None:
         assert shipped == script.packed(name)
     listed = (script.SHIPPED.parent / "studio.js").read_text()
     assert all(re.search(rf"\b{name}: '", listed) for name in script.NAMES)
-
-
-def _script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
