@@ -47,7 +47,7 @@ def draw(picture: Picture) -> Image.Image:
     look = Look(picture.colour, COLOURS[picture.colour], COLOURS[picture.accent], picture.pattern,
                 angle=0.9, period=0.36, phase=0.2)
     dressed = dress(sprites.sprite(subjects[picture.word]), look)
-    return Image.fromarray(draw_reference(np.random.default_rng(picture.pose), dressed, SIDE))
+    return Image.fromarray(draw_reference(np.random.default_rng(picture.pose), dressed, SIDE)[0])
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ CANVAS_SHARE = 0.8
 MAX_MEGAPIXELS = 64
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "TGA")
 
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom, in pixels."""
+
 _WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -99,21 +102,13 @@ def reference_canvas(image: Image.Image, width: int, height: int, share: float =
     other, and centred. Without alpha the whole image is fitted into the canvas, centred. The aspect ratio is kept.
     """
     canvas = np.full((height, width, 3), NEUTRAL, np.uint8)
-    box = (0, 0, *image.size)
-    if image.mode == "RGBA":
-        visible = image.getchannel("A").getbbox()
-        if visible is None:
-            return canvas
-        box = visible
-        # Premultiplied, so that the hidden colour of transparent pixels cannot bleed into the edges.
-        image = image.crop(box).convert("RGBa")
-    else:
-        image, share = image.convert("RGB"), 1.0
-    box_width, box_height = box[2] - box[0], box[3] - box[1]
-    scale = share * min(width / box_width, height / box_height)
-    size = max(1, round(box_width * scale)), max(1, round(box_height * scale))
+    place = canvas_place(image, width, height, share)
+    if place is None:
+        return canvas
+    box, (left, top), size = place
+    # Premultiplied, so that the hidden colour of transparent pixels cannot bleed into the edges.
+    image = image.crop(box).convert("RGBa") if image.mode == "RGBA" else image.convert("RGB")
     pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
-    left, top = (width - size[0]) // 2, (height - size[1]) // 2
     target = canvas[top:top + size[1], left:left + size[0]]
     if pixels.shape[-1] == 3:
         target[:] = pixels
@@ -121,6 +116,23 @@ def reference_canvas(image: Image.Image, width: int, height: int, share: float =
         through = (255 - pixels[..., 3:].astype(np.uint16)) * NEUTRAL + 127
         target[:] = np.minimum(pixels[..., :3] + through // 255, 255)
     return canvas
+
+
+def canvas_place(image: Image.Image, width: int, height: int,
+                 share: float = CANVAS_SHARE) -> tuple[Box, tuple[int, int], tuple[int, int]] | None:
+    """Return which part of an image `reference_canvas` shows (left, top, right, bottom), and where on the canvas (left,
+    top) and how large (width, height) it lies there, all in pixels; None where all of it is transparent."""
+    box: Box | None = (0, 0, *image.size)
+    if image.mode == "RGBA":
+        box = image.getchannel("A").getbbox()
+    else:
+        share = 1.0
+    if box is None:
+        return None
+    box_width, box_height = box[2] - box[0], box[3] - box[1]
+    scale = share * min(width / box_width, height / box_height)
+    size = max(1, round(box_width * scale)), max(1, round(box_height * scale))
+    return box, ((width - size[0]) // 2, (height - size[1]) // 2), size
 
 
 def as_uint8(frames: ArrayLike) -> np.ndarray:

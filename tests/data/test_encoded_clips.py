@@ -1,5 +1,6 @@
 """The pool of encoded clips: what a step gets does not depend on the steps before; what a batch holds is the clips'."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -219,3 +220,48 @@ def test_clips_without_subjects_make_a_batch(source: Source, encoder: Encoder) -
     assert batch.words == [[], [], []]
     assert not batch.subject_mask.any()
     assert same(batch.to("cpu"), batch)
+
+
+def test_places_say_which_spot_of_the_reference_a_latent_shows(source: Source, encoder: Encoder) -> None:
+    """Told from the pixels: the middle of the latent, taken to the reference and from there to its canvas."""
+    clips = [source(index, 2) for index in range(8)]
+    batch = encode_clips(clips, encoder, with_events=False, canvas_share=0.6, with_places=True)
+    assert batch.places is not None
+    assert batch.places.shape == (8, 2, 4, 4, 4, 2)
+    known = 0
+    for row, number, latent, y, x in itertools.product(range(8), range(2), range(4), range(4), range(4)):
+        clip, place = clips[row], batch.places[row, number, latent, y, x]
+        frame = 0 if latent == 0 else 4 * latent - 1
+        block = clip.masks[number, frame, 8 * y:8 * y + 8, 8 * x:8 * x + 8]
+        assert place.isnan().all().item() == (block.mean() <= 0.5)
+        if place.isnan().any():
+            continue
+        known += 1
+        subject = clip.subjects[number]
+        spot = subject.to_reference[frame] @ (8 * x + 4, 8 * y + 4, 1)
+        rows, columns = np.nonzero(subject.references[0][..., 3])
+        left, top, wide, high = (columns.min(), rows.min(), columns.max() + 1 - columns.min(),
+                                 rows.max() + 1 - rows.min())
+        scale = 0.6 * 32 / max(wide, high)
+        canvas = (spot - (left, top)) * scale + (32 - np.array([wide, high]) * scale) / 2
+        assert place.tolist() == pytest.approx((canvas[::-1] / 8).tolist(), abs=0.15)
+    assert known > 20
+
+
+def test_stills_keep_their_places(source: Source, encoder: Encoder) -> None:
+    batch = encode_clips([source(index, 2) for index in range(3)], encoder, with_events=False, with_places=True)
+    stills = stills_of(batch, 4, np.random.default_rng(0))
+    assert batch.places is not None
+    assert stills.places is not None
+    assert stills.places.shape == (12, 2, 1, 4, 4, 2)
+    for row, latent in enumerate(stills.latents):
+        clip, index = next((clip, index) for clip in range(3) for index in range(4)
+                           if torch.equal(batch.latents[clip, :, index], latent[:, 0]))
+        assert torch.equal(stills.places[row, :, 0].nan_to_num(-9), batch.places[clip, :, index].nan_to_num(-9))
+
+
+def test_cut_outs_of_own_frames_have_no_places(source: Source, encoder: Encoder) -> None:
+    batch = encode_clips([source(0, 1)], encoder, with_events=False, own_frames=np.random.default_rng(0),
+                         with_places=True)
+    assert batch.places is None
+    assert encode_clips([source(0, 1)], encoder, with_events=False).places is None

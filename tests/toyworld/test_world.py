@@ -213,3 +213,43 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_wrong_sizes_are_named(values, message):
     with pytest.raises(ValueError, match=message):
         WorldConfig(**values)
+
+
+def test_the_map_to_the_reference_leads_to_the_same_spot_of_the_subject(clips):
+    """What a frame shows of a subject is there in its reference, in a like colour: lit otherwise, slightly turned."""
+    inside, apart, strangers = [], [], []
+    for clip in clips[:120]:
+        for number, subject in enumerate(clip.subjects):
+            reference = subject.references[0].astype(float)
+            for frame in np.flatnonzero(clip.masks[number].any((1, 2)))[::5]:
+                rows, columns = np.nonzero(clip.masks[number, frame])
+                to_reference = subject.to_reference[frame]
+                x, y = to_reference[:, :2] @ (columns + 0.5, rows + 0.5) + to_reference[:, 2:]
+                places = np.floor([y, x]).astype(int).clip(0, len(reference) - 1)
+                found = reference[tuple(places)]
+                inside.append((found[:, 3] > 127).mean())
+                if inside[-1] > 0.9:
+                    shown = clip.frames[frame][rows, columns]
+                    apart.append(np.abs(shown - found[:, :3]).mean())
+                    strangers.append(np.abs(shown - np.random.default_rng(0).permutation(found[:, :3])).mean())
+    assert np.mean(inside) > 0.95
+    # Fading subjects show the background, too.
+    assert np.median(apart) < 0.5 * np.median(strangers)
+
+
+def test_there_is_a_map_just_while_the_subject_is_there(clips):
+    for clip in clips[:60]:
+        for number, subject in enumerate(clip.subjects):
+            there = ~np.isnan(subject.to_reference).any((1, 2))
+            assert subject.to_reference.shape == (len(clip.frames), 2, 3)
+            assert not np.isnan(subject.to_reference[there]).any()
+            assert there[clip.masks[number].any((1, 2))].all()
+
+
+def test_references_face_as_the_subject_does_in_most_of_what_is_seen(clips):
+    for clip in clips[:120]:
+        for number, subject in enumerate(clip.subjects):
+            mirrored = np.linalg.det(np.nan_to_num(subject.to_reference[:, :, :2])) < 0
+            areas = clip.masks[number].sum((1, 2))
+            assert areas[mirrored].sum() <= areas[~mirrored].sum() + 1 or abs(
+                areas[mirrored].sum() / areas.sum() - 0.5) < 0.25

@@ -248,3 +248,25 @@ def test_a_run_may_start_from_an_exported_pipeline(
         started = second.modules[name].state_dict()
         assert all(torch.equal(tensor, started[key]) for key, tensor in module.state_dict().items())
     assert second._start.tokenizer.get_vocab() == first._start.tokenizer.get_vocab()
+
+
+# Guided attention
+
+
+def test_a_guide_adds_its_loss_for_samples_that_keep_their_images(
+    transformer_recipe: NewRecipe, new_objective: NewObjective, source: Callable[..., Any], vae: AutoencoderKLWan
+) -> None:
+    encoder = torch.no_grad()(lambda videos: encode_video(vae, as_pixels(videos)))
+    known = encode_clips([source(index, 2) for index in range(3)], encoder, with_events=False, with_places=True)
+    guide = {"blocks": [0, 1], "weight": 0.5}
+    plain, guided, without = (new_objective(transformer_recipe(seed=3, guide=wanted, dropout=dropout)) for wanted, dropout in (
+        (None, {}), (guide, {"image": 0.0, "text": 0.0, "both": 0.0}), (guide, {"image": 1.0})))
+    loss, details = guided.loss(known, Draws(0, 0))
+    unguided, plain_details = guided.loss(replace(known, places=None), Draws(0, 0))
+    assert details["guide_loss"] > 1
+    assert loss.item() == pytest.approx(unguided.item() + 0.5 * details["guide_loss"].item(), rel=1e-4)
+    assert "guide_loss" not in plain_details
+    assert without.loss(known, Draws(0, 0))[1]["guide_loss"] == 0
+    assert "guide_loss" not in plain.loss(known, Draws(0, 0))[1]
+    loss.backward()
+    assert guided.transformer.blocks[0].attn1.to_q.weight.grad.abs().sum() > 0

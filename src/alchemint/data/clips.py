@@ -26,6 +26,13 @@ class ClipSubject(Protocol):
     def interval(self) -> tuple[float, float]:
         """When the subject is on screen, [start, end) in seconds."""
 
+    @property
+    def to_reference(self) -> np.ndarray:
+        """(F, 2, 3): maps points of each frame to points of the first reference, in pixels; NaN where it is not there.
+
+        Asked for only where attention is guided.
+        """
+
 
 class Clip(Protocol):
     """A video with captions and subjects."""

@@ -33,7 +33,8 @@ class ClipBatch:
 
     latents (B, C, T, H, W); reference_latents (B, N, C, H, W); spans (B, N, 2) on the latent axis; subject_mask
     (B, T, H, W), the share of each latent's pixels that show any subject; prompts (B); words (B, N); events (B) of
-    (latent span, text) in order of time, or None where the group leaves its timed captions out.
+    (latent span, text) in order of time, or None where the group leaves its timed captions out; places (B, N, T, H, W, 2),
+    see `places_of`, or None where they are not known.
     """
 
     latents: Tensor
@@ -43,11 +44,13 @@ class ClipBatch:
     prompts: list[str]
     words: list[list[str]]
     events: list[list[tuple[timeline.LatentSpan, str]]] | None
+    places: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ClipBatch":
         """Return the batch with its tensors on `device`."""
         tensors = {name: getattr(self, name).to(device, non_blocking=non_blocking)
-                   for name in ("latents", "reference_latents", "spans", "subject_mask")}
+                   for name in ("latents", "reference_latents", "spans", "subject_mask", "places")
+                   if getattr(self, name) is not None}
         return replace(self, **tensors)
 
 
@@ -65,6 +68,7 @@ class PoolOptions:
     own_frame_share: float = 0.0
     stills_share: float = 0.0
     stills_per_clip: int = 4
+    with_places: bool = False
     share: tuple[int, int] = (0, 1)
     """Which part of each batch is wanted: its number, and how many parts there are (one for each process)."""
 
@@ -106,15 +110,18 @@ class EncodedClips(Dataset[ClipBatch]):
         size, (part, num_parts) = self._options.batch_size, self._options.share
         indices = range(number * size, (number + 1) * size)[part::num_parts]
         return encode_clips([self._source(index, num_subjects) for index in indices], self._encoder, with_events,
-                            self._options.canvas_share, random if from_own_frames else None)
+                            self._options.canvas_share, random if from_own_frames else None,
+                            self._options.with_places)
 
 
 def encode_clips(clips: list[Clip], encoder: Encoder, with_events: bool,
-                 canvas_share: float = media.CANVAS_SHARE, own_frames: np.random.Generator | None = None) -> ClipBatch:
+                 canvas_share: float = media.CANVAS_SHARE, own_frames: np.random.Generator | None = None,
+                 with_places: bool = False) -> ClipBatch:
     """Encode clips with equal numbers of subjects, each subject by its first reference.
 
     With `own_frames`, each by a cut-out of the clip's own frames in place of it, anywhere on the way from where it
-    stands in the frame to the middle of the canvas.
+    stands in the frame to the middle of the canvas. `with_places` tells what video and reference have in common, which is
+    known for references only, not for cut-outs.
     """
     latents = encoder(_videos(np.stack([clip.frames for clip in clips])))
     _, height, width, _ = clips[0].frames.shape
@@ -138,6 +145,8 @@ def encode_clips(clips: list[Clip], encoder: Encoder, with_events: bool,
         words=[[subject.word for subject in clip.subjects] for clip in clips],
         events=[[(timeline.latent_span_of(event.during, clip.fps, len(clip.frames)), event.text)
                  for event in clip.events] for clip in clips] if with_events else None,
+        places=torch.stack([places_of(clip, latents.shape[2:], canvas_share) for clip in clips])
+        if with_places and own_frames is None else None,
     )
 
 
@@ -164,6 +173,7 @@ def stills_of(batch: ClipBatch, per_clip: int, random: np.random.Generator) -> C
         prompts=[batch.prompts[clip] for clip in clips],
         words=[batch.words[clip] for clip in clips],
         events=None,
+        places=None if batch.places is None else batch.places[clips][torch.arange(len(clips)), :, latents].unsqueeze(2),
     )
 
 
@@ -201,6 +211,32 @@ def subject_share(clip: Clip, latent_shape: torch.Size) -> Tensor:
     per_latent = [shares[first:last + 1].amax(0)
                   for first, last in map(timeline.frames_of_latent, range(num_latents))]
     return torch.stack(per_latent)
+
+
+def places_of(clip: Clip, latent_shape: torch.Size, canvas_share: float) -> Tensor:
+    """Return where on a subject's reference the spot lies that a latent shows, (N, T, H, W, 2) float32.
+
+    Places are (y, x) on the reference's grid of latents, of which latent i covers i .. i+1; NaN where less than half of
+    the latent's pixels show the subject. Of a latent's four frames the third counts, which is nearest to its middle.
+    """
+    num_latents, height, width = latent_shape
+    frame_height, frame_width = clip.frames.shape[1:3]
+    strides = np.array([frame_width / width, frame_height / height])
+    frames = [(first + last + 1) // 2 for first, last in map(timeline.frames_of_latent, range(num_latents))]
+    middles = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), -1) * strides
+    places = np.full((len(clip.subjects), num_latents, height, width, 2), np.nan, np.float32)
+    for number, subject in enumerate(clip.subjects):
+        place = media.canvas_place(Image.fromarray(subject.references[0]), frame_width, frame_height, canvas_share)
+        if place is None:
+            continue
+        box, corner, size = place
+        scale = np.array(size) / (box[2] - box[0], box[3] - box[1])
+        shown = F.adaptive_avg_pool2d(torch.from_numpy(clip.masks[number, frames]).float(), (height, width)).numpy() > 0.5
+        maps = subject.to_reference[frames]
+        points = np.einsum("tij,hwj->thwi", maps[..., :2], middles) + maps[:, None, None, :, 2]
+        points = ((points - box[:2]) * scale + corner) / strides
+        places[number][shown] = points[shown][:, ::-1]
+    return torch.from_numpy(places)
 
 
 def _videos(frames: np.ndarray) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor, _get_qkv_projections
 
+from alchemint.model.attention_guide import AttentionGuide, guided_loss
 from alchemint.model.context_parallel import ContextParallel, SegmentLengths
 from alchemint.model.event_attention import Rotary, rotate
 from alchemint.model.interval_gate import IntervalGate, gated_attention
@@ -40,6 +41,7 @@ class Attending(NamedTuple):
     lengths: those of the whole sequence. one_way: whether conditions are blind to the video. kept: the conditions' keys
     and values of before, instead of their tokens; keep: what to put them in (a deque, since offloading hooks pass on
     copies of lists). context: who makes the same video. gate: what weakens references outside their intervals.
+    guide: what this block's attention is trained to look up.
     """
 
     lengths: SegmentLengths
@@ -48,12 +50,13 @@ class Attending(NamedTuple):
     keep: deque[KeysValues] | None = None
     context: ContextParallel | None = None
     gate: IntervalGate | None = None
+    guide: AttentionGuide | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether it is Wan's own attention, all tokens seeing all."""
         return not (self.one_way and self.lengths.conditions) and self.kept is None and self.keep is None \
-            and self.context is None and self.gate is None
+            and self.context is None and self.gate is None and self.guide is None
 
 
 class AlchemintAttnProcessor(WanAttnProcessor):
@@ -76,6 +79,9 @@ class AlchemintAttnProcessor(WanAttnProcessor):
             query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         if attending.context is not None:
             query, key, value = (attending.context.to_heads(part, attending.lengths) for part in (query, key, value))
+
+        if attending.guide is not None:
+            attending.guide.losses.append(guided_loss(query, key, attending.guide))
 
         # 2. Attention, for each segment to what it sees
         num_video, num_conditions = attending.lengths

@@ -28,6 +28,7 @@ from torch import nn
 
 from alchemint.model import step_caches
 from alchemint.model.attention import REFERENCE_ATTENTIONS, AlchemintAttnProcessor, Attending, KeysValues
+from alchemint.model.attention_guide import AttentionGuide
 from alchemint.model.conditions import Events, References, WordTags
 from alchemint.model.context_parallel import ContextParallel, SegmentLengths
 from alchemint.model.encodings import WeropeWeights
@@ -284,12 +285,14 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
         attention_kwargs: dict[str, Any] | None = None,
         encode_only: bool = False,
         reference_gate: float | None = None,
+        guide: AttentionGuide | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor] | EncodedReferences:
         """Predict the velocity of noisy video latents.
 
         hidden_states: (B, C, T, H, W). timestep: (B,), or (B, T h w) for models with a timestep a token (Wan 2.2 5B),
         0..1000. encoder_hidden_states: (B, S, text_dim), the prompt. reference_gate: how much video tokens' logits for
-        references sink outside of the references' intervals (`interval_gate`). Returns (B, C, T, H, W); with
+        references sink outside of the references' intervals (`interval_gate`). guide: what attention is trained to look up,
+        on one process alone; it takes the losses (`attention_guide`). Returns (B, C, T, H, W); with
         `encode_only` what `encode_references` returns.
 
         Raises ValueError for events where there is no event branch, and for a reference_gate that is none.
@@ -335,7 +338,7 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
             keep: deque[KeysValues] | None = deque() if encode_only else None
             attending = Attending(lengths, self.config.reference_attention == "one_way",
                                   encoded.blocks[number] if encoded else None, keep, self.context_parallel,
-                                  gate)
+                                  gate, guide if guide and number in guide.blocks else None)
             arguments = (tokens, prompt, modulation, rotary_emb, segments, event_text, attending)
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 tokens = self._gradient_checkpointing_func(block, *arguments)

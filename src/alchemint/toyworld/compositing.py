@@ -72,6 +72,22 @@ def composite(frames: np.ndarray, actors: list[Actor]) -> tuple[np.ndarray, np.n
     return masks, full
 
 
+def to_sprite(actor: Actor, sprite_size: tuple[int, int], num_frames: int) -> np.ndarray:
+    """Return, per frame, the affine map (frames, 2, 3) of points of the frame to points of the actor's sprite.
+
+    Points are in pixels, of a sprite of `sprite_size` (width, height); a pixel's middle lies at one half. NaN where the
+    actor is not on.
+    """
+    maps = np.full((num_frames, 2, 3), np.nan)
+    inner = np.array([actor.picture.width, actor.picture.height]) - 2 * _BORDER
+    scale = np.array(sprite_size) / inner
+    for step in range(len(actor.poses.x)):
+        to_picture = _to_picture(actor.picture, actor.poses, step)
+        to_picture[:, 2] -= _BORDER
+        maps[actor.first + step] = scale[:, None] * to_picture
+    return maps
+
+
 def _shadow(picture: Image.Image) -> np.ndarray:
     """Return the soft shadow of a picture as opacity, float32 (height, width) in 0..1."""
     width = round(picture.width / _FINENESS)
@@ -95,16 +111,24 @@ def _place(picture: Image.Image, poses: Poses, step: int, width: int,
     top, bottom = max(0, int(y - reach_y)), min(height, int(y + reach_y) + 1)
     if left >= right or top >= bottom:
         return None
-    across, down = left - x, top - y
-    to_sprite = (cos / scale_x, sin / scale_x, picture.width / 2 + (cos * across + sin * down) / scale_x,
-                 -sin / scale_y, cos / scale_y, picture.height / 2 + (cos * down - sin * across) / scale_y)
-    patch = np.asarray(picture.transform((right - left, bottom - top), Image.Transform.AFFINE, to_sprite,
+    (a, b, c), (d, e, f) = _to_picture(picture, poses, step).tolist()
+    patch = np.asarray(picture.transform((right - left, bottom - top), Image.Transform.AFFINE,
+                                         (a, b, c + a * left + b * top, d, e, f + d * left + e * top),
                                          Image.Resampling.BILINEAR))
     opacity = float(poses.opacity[step])
     if opacity < 1:
         patch = (patch * np.float32(opacity)).astype(np.uint8)
     # Resampling may leave colours a little above the alpha they are premultiplied with.
     return slice(top, bottom), slice(left, right), np.minimum(patch, patch[..., 3:])
+
+
+def _to_picture(picture: Image.Image, poses: Poses, step: int) -> np.ndarray:
+    """Return the affine map (2, 3) of points of the frame to points of an actor's picture, in pixels of each."""
+    scale_x, scale_y = float(poses.scale_x[step]) / _FINENESS, float(poses.scale_y[step]) / _FINENESS
+    cos, sin = float(np.cos(poses.angle[step])), float(np.sin(poses.angle[step]))
+    turn = np.array([[cos / scale_x, sin / scale_x], [-sin / scale_y, cos / scale_y]])
+    middle = np.array([picture.width / 2, picture.height / 2]) - turn @ (float(poses.x[step]), float(poses.y[step]))
+    return np.column_stack([turn, middle])
 
 
 def _cast(frame: np.ndarray, shadow: np.ndarray, poses: Poses, step: int, sprite_height: float) -> None:

@@ -103,7 +103,7 @@ MOTIONS: dict[str, Motion] = {
     "drift": Motion(("drifts", "floats"), True, True, lambda t: Wobble(
         lift=0.05 * np.sin(2 * np.pi * 0.4 * t), angle=0.14 * np.sin(2 * np.pi * 0.35 * t))),
     "sway": Motion(("sways", "rocks", "wobbles"), False, False, lambda t: Wobble(
-        angle=0.24 * np.sin(2 * np.pi * 0.55 * t))),
+        angle=0.17 * np.sin(2 * np.pi * 0.45 * t))),
     "turn": Motion(("turns around", "twirls", "spins"), False, False, lambda t: Wobble(
         scale_x=_turning(np.cos(2 * np.pi * 0.22 * t)))),
     "hover": Motion(("hovers", "floats", "bobs"), False, True, lambda t: Wobble(

@@ -16,7 +16,7 @@ Rng = np.random.Generator
 
 _ATTEMPTS = 60
 _MIN_SEEN_FRAMES = 4
-_MIN_SEEN_SHARE = 0.35
+_MIN_SEEN_SHARE = 0.6
 """Share of a subject's pixels that must be seen, on average over its stay, for a clip to be kept."""
 
 
@@ -47,13 +47,16 @@ class ClipSubject:
     """A subject of a clip: a name unique in it, the word that names it in the caption, its pictures and its interval.
 
     `references` are uint8 RGBA (reference_size, reference_size, 4), transparent around the subject, in another pose and
-    light than in the clip. `interval` is the span of the frames in which it is seen, in seconds.
+    light than in the clip, but facing as in most of it. `interval` is the span of the frames in which it is seen, in
+    seconds. `to_reference` (frames, 2, 3) maps a point of each frame, in pixels, to the point of the first reference
+    that shows the same spot of the subject; NaN where it is not there.
     """
 
     name: str
     word: str
     references: tuple[np.ndarray, ...]
     interval: timeline.Seconds
+    to_reference: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,17 +120,13 @@ def render_clip(split: str, index: int, config: WorldConfig, num_subjects: int |
     players = _draw_players(rng, split, drawn if num_subjects is None else num_subjects, background, config)
 
     # 3. The play: when each is there and what it does, drawn again where one would hide another for too long.
-    frames, masks, roles = _perform(rng, players, background, camera, empty, config)
+    frames, masks, roles, actors = _perform(rng, players, background, camera, empty, config)
 
     # 4. The words and the pictures that go with it.
     caption = captions.global_caption(rng, background, roles, camera.move)
     events = captions.timed_captions(background, roles, config.num_frames, config.fps)
-    subjects = tuple(
-        ClipSubject(role.word.replace(" ", "-"), role.word,
-                    tuple(references.draw_reference(rng, player.dressed, config.reference_size)
-                          for _ in range(config.num_references)),
-                    timeline.seconds_of(role.seen, config.fps, config.num_frames))
-        for player, role in zip(players, roles, strict=True))
+    subjects = tuple(_subject(rng, player, role, mask, actor, config)
+                     for player, role, mask, actor in zip(players, roles, masks, actors, strict=True))
     return Clip(split, index, config.fps, background.name, frames, masks, caption, events, subjects)
 
 
@@ -159,7 +158,7 @@ def _draw_players(rng: Rng, split: str, number: int, background: Background, con
         look = looks.draw_look(rng, lower, tuple(taken.get(subject.word, ())), plain=twins)
         taken.setdefault(subject.word, []).append(look.colour)
         word = f"{look.colour} {subject.word}" if twins else subject.word
-        share = rng.uniform(0.42, 0.58) if number <= 2 else rng.uniform(0.32, 0.42)
+        share = rng.uniform(0.46, 0.6) if number <= 2 else rng.uniform(0.3, 0.38)
         scale = share * min(config.width, config.height) / max(subject.width, subject.height)
         players.append(_Player(subject, word, looks.dress(sprites.sprite(subject), look), subject.width * scale,
                                subject.height * scale))
@@ -167,8 +166,8 @@ def _draw_players(rng: Rng, split: str, number: int, background: Background, con
 
 
 def _perform(rng: Rng, players: list[_Player], background: Background, camera: Camera, empty: np.ndarray,
-             config: WorldConfig) -> tuple[np.ndarray, np.ndarray, list[captions.Role]]:
-    """Return frames, masks and roles of a play in which every player is well seen."""
+             config: WorldConfig) -> tuple[np.ndarray, np.ndarray, list[captions.Role], list[compositing.Actor]]:
+    """Return frames, masks, roles and actors of a play in which every player is well seen."""
     pictures = [compositing.picture_at(player.dressed, player.width, player.height) for player in players]
     for _ in range(_ATTEMPTS):
         acts, levels = _draw_acts(rng, players, background, config)
@@ -182,8 +181,24 @@ def _perform(rng: Rng, players: list[_Player], background: Background, camera: C
         roles = [_role(player, act, mask, whole) for player, act, mask, whole
                  in zip(players, acts, masks, full, strict=True)]
         if all(roles):
-            return frames, masks, [role for role in roles if role]
+            return frames, masks, [role for role in roles if role], [actors[place] for place in back]
     raise RuntimeError(f"no play was found in which all of {', '.join(player.word for player in players)} are seen")
+
+
+def _subject(rng: Rng, player: _Player, role: captions.Role, mask: np.ndarray, actor: compositing.Actor,
+             config: WorldConfig) -> ClipSubject:
+    """Take a player's pictures: they face as it does in most of what is seen of it."""
+    first = actor.first
+    facing = np.sign(actor.poses.scale_x) @ mask.sum((1, 2))[first:first + len(actor.poses.x)]
+    pictures = [references.draw_reference(rng, player.dressed, config.reference_size, mirrored=bool(facing < 0))
+                for _ in range(config.num_references)]
+    height, width = player.dressed.shape[:2]
+    sprite_maps = compositing.to_sprite(actor, (width, height), len(mask))
+    turn, shift = np.split(pictures[0][1], [2], axis=1)
+    to_reference = turn @ sprite_maps
+    to_reference[:, :, 2:] += shift
+    return ClipSubject(role.word.replace(" ", "-"), role.word, tuple(picture for picture, _ in pictures),
+                       timeline.seconds_of(role.seen, config.fps, config.num_frames), to_reference)
 
 
 def _draw_acts(rng: Rng, players: list[_Player], background: Background,

@@ -173,6 +173,15 @@ class EncodedClips(_Section):
     event_share: float = Field(0.3, ge=0, le=1, description="share of the groups that keep their timed captions")
 
 
+class Guide(_Section):
+    """Attention that is shown where in a reference to look (`model.attention_guide`), with clips of the toyworld, which
+    know it: which blocks, and how much it weighs against the flow-matching loss."""
+
+    blocks: tuple[int, ...] = (2, 4)
+    weight: float = Field(0.1, gt=0)
+    pairs_per_latent: int = Field(24, ge=1, description="tokens of a sample that are guided, for each latent frame")
+
+
 class Lora(_Section):
     """Low-rank adapters (peft) on the attention and feed-forward layers of the base; new modules are trained whole."""
 
@@ -213,6 +222,7 @@ class TransformerRecipe(_Section):
     attention_backend: str | None = Field(None, description="one of diffusers' attention backends; theirs when absent")
     canvas_share: float = Field(0.8, gt=0, le=1, description="how much of its canvas a cut-out reference fills; best "
                                                              "about the size that subjects have in videos")
+    guide: Guide | None = Field(None, description="supervise attention to references, for models from scratch")
     guidance: dict[str, Any] = Field({}, description="what the exported model is sampled with unless told otherwise, "
                                                      "as in text_scale: 2.0; no part of training")
     flow_shift: float = Field(1.0, gt=0, description="shift of the training timesteps; 1: uniform")

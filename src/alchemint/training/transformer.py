@@ -7,6 +7,7 @@ zero latent with an empty word; a dropped text is the empty prompt and empty cap
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
+from einops import reduce
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -25,6 +27,7 @@ from alchemint.data.latent_cache import LatentCache
 from alchemint.data.record_clips import ClipFolder
 from alchemint.data.samples import SampleBatch
 from alchemint.diffusion import flow
+from alchemint.model.attention_guide import AttentionGuide, pairs_of
 from alchemint.model.conditions import Events, References, pad_events
 from alchemint.model.context_parallel import ContextParallel
 from alchemint.model.flops import training_flops
@@ -128,7 +131,7 @@ class TransformerObjective:
         options = PoolOptions(recipe.run.batch_size, clips.num_groups, clips.uses, clips.subject_shares,
                               clips.event_share, num_lanes=clips.num_lanes, canvas_share=recipe.canvas_share,
                               own_frame_share=clips.own_frame_share, stills_share=clips.stills_share,
-                              stills_per_clip=clips.stills_per_clip, share=share)
+                              stills_per_clip=clips.stills_per_clip, with_places=recipe.guide is not None, share=share)
         return EncodedClips(self._source, self._encoder, options, recipe.seed, num_steps)
 
     def loss(self, batch: ClipBatch | SampleBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
@@ -147,13 +150,18 @@ class TransformerObjective:
         t = self._draw_times(generators, latents.device)
         keep_images, keep_text = draw_kept(self._recipe.dropout, generators, latents.device)
         prompt_embeds, references, events = self._conditions(batch, keep_images, keep_text)
+        guide = self._guide(batch, keep_images, draws)
         prediction = self.transformer(flow.interpolate(latents, noise, t), t * flow.NUM_TRAIN_TIMESTEPS, prompt_embeds,
-                                      references, events).sample
+                                      references, events, guide=guide).sample
         target = flow.velocity(latents, noise)
         loss = flow.flow_loss(prediction, target, 1 + self._recipe.subject_weight * batch.subject_mask).mean()
         details["plain_loss"] = (prediction.detach() - target).square().mean()
         if self._recipe.subject_weight:
             details["subject_loss"] = flow.flow_loss(prediction.detach(), target, batch.subject_mask + 1e-6).mean()
+        if guide is not None:
+            assert self._recipe.guide is not None
+            details["guide_loss"] = torch.stack(list(guide.losses)).mean()
+            loss = loss + self._recipe.guide.weight * details["guide_loss"]
         return loss, details
 
     def flops(self, batch: ClipBatch | SampleBatch) -> float:
@@ -248,6 +256,18 @@ class TransformerObjective:
         """Frames and pixels to a latent."""
         config = AutoencoderKLWan.load_config(self._start.vae)
         return config["scale_factor_temporal"], config["scale_factor_spatial"]
+
+    def _guide(self, batch: ClipBatch, keep_images: Tensor, draws: Draws) -> AttentionGuide | None:
+        """Return what attention is to look up in this batch, None where that is not known or not wanted."""
+        options = self._recipe.guide
+        if options is None or batch.places is None or not batch.places.shape[1]:
+            return None
+        patch = self.transformer.config.patch_size[-1]
+        places = reduce(batch.places, "b n t (h ph) (w pw) yx -> b n t h w yx", "mean", ph=patch, pw=patch) / patch
+        num_frames, height, width = places.shape[2:5]
+        queries, keys, weights = pairs_of(places, height * width, width, options.pairs_per_latent * num_frames,
+                                          draws.of_part())
+        return AttentionGuide(options.blocks, queries, keys, weights * keep_images.unsqueeze(1), deque())
 
     def _draw_times(self, generators: list[torch.Generator], device: torch.device) -> Tensor:
         """Draw a timestep for each sample, within the range that is trained."""
