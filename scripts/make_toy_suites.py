@@ -20,7 +20,7 @@ from alchemint.s2vtime.suite import SHIPPED, About, write_suite
 from alchemint.toyworld import Clip, WorldConfig, stream_clips
 
 SIZE = 100
-WORLD = WorldConfig(width=64, height=64, num_frames=25, fps=6.0)
+WORLD = WorldConfig()
 DURATION_S = timeline.duration_s(WORLD.num_frames, WORLD.fps)
 
 
@@ -51,7 +51,7 @@ def write(plan: Plan, folder: Path) -> None:
         for subject in clip.subjects:
             media.write_image(folder / _picture(name, subject.name), Image.fromarray(subject.references[0]))
         rows.append(_row(name, clip, plan))
-    write_suite(folder, About(name=plan.name, version=1, description=plan.description), rows)
+    write_suite(folder, About(name=plan.name, version=2, description=plan.description), rows)
 
 
 def _clips(plan: Plan) -> Iterator[Clip]:

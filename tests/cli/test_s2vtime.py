@@ -147,6 +147,6 @@ def test_the_toy_model_is_a_system(toy: None) -> None:
     assert system.settings["model"] == "toy"
     assert system.settings["steps"] == 2
     frames, fps = system.make(entry)
-    assert frames.shape == (25, 64, 64, 3)
-    assert fps == 6.0
+    assert frames.shape == (33, 64, 64, 3)
+    assert fps == 8.0
     assert np.array_equal(system.make(entry)[0], frames)

@@ -107,7 +107,7 @@ def test_examples_make_the_video_of_the_command_line(nodes: Nodes, comfy: FakeCo
     video, frames, made, sheet = results[key]
     decoded = read_video(video.file)[0]
     assert frames.dtype == torch.float32
-    assert tuple(frames.shape) == decoded.shape == (25, 64, 64, 3)
+    assert tuple(frames.shape) == decoded.shape == (33, 64, 64, 3)
     assert 0 <= float(frames.min()) < float(frames.max()) <= 1
     assert np.abs(frames.numpy() * 255 - decoded).mean() < 4  # H.264 is lossy
     assert sheet.shape[0] == 1
@@ -149,7 +149,7 @@ def test_cancel_stops_within_a_step(nodes: Nodes, comfy: FakeComfy) -> None:
 
     comfy.interrupt_at = None  # and the same pipeline goes on
     prompt, key = prompt_of("timeline", steps=1)
-    assert workflow_runner.run(prompt, nodes)[key][1].shape[0] == 25
+    assert workflow_runner.run(prompt, nodes)[key][1].shape[0] == 33
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_weights_are_ordinary_tensors(nodes: Nodes, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("board", "fault"), [
-    ({"duration": 4.1}, "the count must be 4k+1; use 4 s (25 frames)"),
+    ({"duration": 4.1}, "the count must be 4k+1; use 4 s (33 frames)"),
     ({"width": 100}, "width 100 must be divisible by 8"),
     ({"events": [{"during": [0, 2], "text": "a"}, {"during": [1, 3], "text": "b"}]}, "events may not overlap"),
 ])

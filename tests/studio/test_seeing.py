@@ -16,7 +16,7 @@ def board_of(clip: Clip) -> Storyboard:
     subjects = [Subject(name=f"the {subject.word}", word=subject.word, appears=[subject.interval],
                         images=[Image.fromarray(reference) for reference in subject.references])
                 for subject in clip.subjects]
-    return Storyboard(prompt=clip.caption, subjects=subjects).resolve(Defaults(6.0, 64, 64, 25, 8))
+    return Storyboard(prompt=clip.caption, subjects=subjects).resolve(Defaults(8.0, 64, 64, 33, 8))
 
 
 def test_subjects_are_seen_when_they_are_there() -> None:
@@ -26,11 +26,11 @@ def test_subjects_are_seen_when_they_are_there() -> None:
         board = board_of(clip)
         seen = seen_intervals(clip.frames, clip.fps, board)
         assert list(seen) == [subject.name for subject in board.subjects]
-        moments = (np.arange(25) + 0.01) / clip.fps
+        moments = (np.arange(33) + 0.01) / clip.fps
         for subject in board.subjects:
             (start, end), = subject.appears
             truth = (moments >= start) & (moments < end)
-            found = np.zeros(25, bool)
+            found = np.zeros(33, bool)
             for first, last in seen[subject.name]:
                 found |= (moments >= first) & (moments < last)
             shares.append((truth & found).sum() / (truth | found).sum())
@@ -54,8 +54,8 @@ def test_intervals_are_half_open_seconds_of_runs_of_frames() -> None:
             masks[1, 10, 0, :8] = True  # a speck of 8 pixels in 4,096
             return Sightings(masks, (None, None))
 
-    seen: dict[str, Any] = seen_intervals(clip.frames, 6.0, board_of(clip), Stub())  # type: ignore[arg-type]
-    assert list(seen.values()) == [[[0.5, 1.0], [2.0, pytest.approx(13 / 6)]], [[pytest.approx(20 / 6), 4.0]]]
+    seen: dict[str, Any] = seen_intervals(clip.frames, 8.0, board_of(clip), Stub())  # type: ignore[arg-type]
+    assert list(seen.values()) == [[[0.375, 0.75], [1.5, 1.625]], [[2.5, 4.0]]]
 
 
 def test_a_storyboard_without_subjects_needs_nobody_to_look() -> None:

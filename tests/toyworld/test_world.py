@@ -68,7 +68,7 @@ def test_importing_the_toyworld_loads_neither_torch_nor_the_atlas():
 def test_the_number_of_subjects_can_be_forced(num_subjects):
     clip = render_clip("train", 5, WorldConfig(), num_subjects=num_subjects)
     assert len(clip.subjects) == num_subjects
-    assert clip.masks.shape == (num_subjects, 25, 64, 64)
+    assert clip.masks.shape == (num_subjects, 33, 64, 64)
 
 
 @pytest.mark.parametrize("config", [WorldConfig(128, 128, 33, 8.0, 128, 2), WorldConfig(112, 64, 17, 8.0, 48),
@@ -145,11 +145,11 @@ def test_masks_show_where_the_picture_differs_from_the_background(clips):
     for clip in clips:
         if len(clip.subjects) != 1 or "slowly" in clip.caption:
             continue
-        empty = [frame for frame in range(25) if not clip.masks[0, frame].any()]
+        empty = [frame for frame in range(33) if not clip.masks[0, frame].any()]
         seen = clip.masks[0].any((1, 2)).nonzero()[0]
-        if not empty or (empty[0] != 0 and empty[-1] != 24):
+        if not empty or (empty[0] != 0 and empty[-1] != 32):
             continue
-        background = clip.frames[0 if empty[0] == 0 else 24].astype(int)
+        background = clip.frames[0 if empty[0] == 0 else 32].astype(int)
         moving = [frame for frame in empty if min(abs(frame - seen)) > 4]
         if any(np.abs(clip.frames[frame] - background).max() for frame in moving):
             continue  # a camera that the caption does not mention

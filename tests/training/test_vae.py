@@ -1,5 +1,6 @@
 """The VAE's objective: its terms against loops, its start as an identity, the statistics that it exports."""
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,13 @@ from alchemint.training import loop
 from alchemint.training.draws import Draws
 from alchemint.training.optimizers import Optimizers
 from alchemint.training.recipe import VaeRecipe
-from alchemint.training.vae import VaeObjective, as_single_frames
+from alchemint.training.vae import (
+    VaeObjective,
+    as_single_frames,
+    convolve_frames_in_space_alone,
+    draw_moves,
+    moved,
+)
 
 NewObjective = Callable[[VaeRecipe], VaeObjective]
 
@@ -153,3 +160,60 @@ def test_a_vae_of_single_frames_holds_the_third_frame_of_each_latent(vae: Autoen
     apart = torch.cat([framewise.decode(latent).sample for latent in latents_apart().split(1, dim=2)], dim=2)
     torch.testing.assert_close(decoded[:, :, [0, 4, 8]], apart)
     torch.testing.assert_close(decoded[:, :, 1:4], decoded[:, :, [4]].expand(-1, -1, 3, -1, -1))
+
+
+def test_single_frames_are_convolved_in_space_alone_to_the_same_result_and_gradients(vae: AutoencoderKLWan) -> None:
+    """Of videos too, which still see their frames before."""
+    reduced = copy.deepcopy(vae)
+    convolve_frames_in_space_alone(reduced)
+    generator = torch.Generator().manual_seed(0)
+    for num_frames in (1, 5):
+        pixels = torch.rand(2, 3, num_frames, 32, 32, generator=generator) * 2 - 1
+        made = [one.decode(one.encode(pixels).latent_dist.mode()).sample for one in (vae, reduced)]
+        assert torch.allclose(*made, atol=1e-5)
+    frame = torch.rand(1, 3, 1, 32, 32, generator=generator)
+    for one in (vae, reduced):
+        one.zero_grad()
+        one.decode(one.encode(frame).latent_dist.mode()).sample.square().sum().backward()
+    for (name, expected), found in zip(vae.named_parameters(), reduced.parameters(), strict=True):
+        if expected.grad is None or found.grad is None:
+            assert expected.grad is None and found.grad is None, name
+        else:
+            assert torch.allclose(found.grad, expected.grad, atol=1e-4 * expected.grad.abs().max().item() + 1e-7), name
+
+
+def test_moved_videos_show_what_lay_elsewhere() -> None:
+    """A shift by whole pixels against a slice, a turn by a quarter against rot90, and all frames alike."""
+    videos = torch.rand(2, 3, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    shift = torch.tensor([[1.0, 0, 2 * 2 / 8], [0, 1, 0]]).expand(2, -1, -1)
+    assert torch.allclose(moved(videos, shift)[..., :-2], videos[..., 2:], atol=1e-5)
+    turn = torch.tensor([[0.0, -1, 0], [1, 0, 0]]).expand(2, -1, -1)
+    assert torch.allclose(moved(videos, turn), torch.rot90(videos, 1, (-2, -1)), atol=1e-5)
+    assert torch.allclose(moved(videos, torch.eye(3)[:2].expand(2, -1, -1)), videos, atol=1e-5)
+
+
+def test_moves_turn_scale_and_shift_within_their_ranges() -> None:
+    moves = draw_moves(4000, torch.Generator().manual_seed(0))
+    scales = torch.linalg.det(moves[:, :, :2]).sqrt()
+    angles = torch.atan2(moves[:, 1, 0], moves[:, 0, 0]).rad2deg()
+    assert 0.8 - 1e-4 < scales.min() < 0.82
+    assert 1.22 < scales.max() < 1.25 + 1e-4
+    assert 19 < angles.abs().max() < 20.01
+    assert 0.12 < moves[:, :, 2].abs().max() <= 0.125
+
+
+def test_moved_latents_are_to_show_moved_pictures(
+    vae_recipe: Callable[..., VaeRecipe], new_objective: NewObjective
+) -> None:
+    """The terms that the log shows are those of pixels and latents that went through the same map."""
+    objective = new_objective(vae_recipe(moved_share=1.0, kl_weight=0.0))
+    batch = objective.batches(1, (0, 1))[0]
+    _, parts = objective.loss(batch, Draws(3, 0))
+    generator = Draws(3, 0).of_part()
+    pixels = as_pixels(batch.pixels)
+    latents = objective.vae.encode(pixels).latent_dist.sample(generator)
+    torch.rand((), generator=generator)
+    move = draw_moves(len(pixels), generator)
+    error = objective.vae.decode(moved(latents, move)).sample - moved(pixels, move)
+    weight = moved(1 + objective._recipe.subject_weight * batch.subject_mask.float(), move)
+    assert parts["reconstruction"].item() == pytest.approx(weighted(error.abs(), weight), rel=1e-4)

@@ -22,8 +22,8 @@ def toyworld(
     first: Annotated[int, typer.Option(min=0, help="number of the first clip")] = 0,
     width: Annotated[int, typer.Option(help="pixels")] = 64,
     height: Annotated[int, typer.Option(help="pixels")] = 64,
-    num_frames: Annotated[int, typer.Option(help="frames, 4k+1")] = 25,
-    fps: Annotated[float, typer.Option(help="frames per second")] = 6.0,
+    num_frames: Annotated[int, typer.Option(help="frames, 4k+1")] = 33,
+    fps: Annotated[float, typer.Option(help="frames per second")] = 8.0,
     seed: Annotated[int, typer.Option(min=0, help="another seed makes another world")] = 0,
 ) -> None:
     """Write clips number FIRST to FIRST + NUM - 1 of a split; the same numbers always make the same clips."""

@@ -26,8 +26,8 @@ class WorldConfig:
 
     width: int = 64
     height: int = 64
-    num_frames: int = 25
-    fps: float = 6.0
+    num_frames: int = 33
+    fps: float = 8.0
     reference_size: int = 64
     num_references: int = 1
 

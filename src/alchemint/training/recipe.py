@@ -35,8 +35,8 @@ class World(_Section):
     split: str = "train"
     width: int = 64
     height: int = 64
-    num_frames: int = 25
-    fps: float = 6.0
+    num_frames: int = 33
+    fps: float = 8.0
     seed: int = 0
 
 
@@ -101,6 +101,8 @@ class VaeRecipe(_Section):
     edge_weight: float = 1.0
     square_weight: float = Field(0.0, description="weight of the squared error, which speeds up the beginning")
     subject_weight: float = Field(0.0, description="extra weight of pixels that show a subject")
+    moved_share: float = Field(0.0, ge=0, le=1, description="share of the steps whose latents are turned, scaled and "
+                               "shifted by fractions of a latent before they are decoded, to pictures moved alike")
     trained: Literal["all", "decoder"] = Field(
         "all", description="decoder: the encoder, and with it the latent space, stays as it is")
     init_from: Path | None = Field(None, validate_default=True,
