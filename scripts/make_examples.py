@@ -20,7 +20,7 @@ SIDE = 128
 
 @dataclass(frozen=True)
 class Picture:
-    """A file of examples/: which sprite it shows, in which colours, in which pose (a seed)."""
+    """A file of examples/: which sprite it shows, in which colours, in which pose (a seed), mirrored or not."""
 
     file: str
     word: str
@@ -28,6 +28,7 @@ class Picture:
     accent: str = "white"
     pattern: str = "plain"
     pose: int = 0
+    mirrored: bool = False
 
 
 PICTURES = (
@@ -36,7 +37,7 @@ PICTURES = (
     Picture("purple_cat.png", "cat", "purple"),
     Picture("orange_cat.png", "cat", "orange"),
     Picture("duck.png", "duck", "purple", "yellow", "dots"),
-    Picture("duck_turned.png", "duck", "purple", "yellow", "dots", pose=2),
+    Picture("duck_turned.png", "duck", "purple", "yellow", "dots", pose=2, mirrored=True),
     Picture("robot.png", "robot", "green", "white", "stripes"),
 )
 
@@ -47,7 +48,8 @@ def draw(picture: Picture) -> Image.Image:
     look = Look(picture.colour, COLOURS[picture.colour], COLOURS[picture.accent], picture.pattern,
                 angle=0.9, period=0.36, phase=0.2)
     dressed = dress(sprites.sprite(subjects[picture.word]), look)
-    return Image.fromarray(draw_reference(np.random.default_rng(picture.pose), dressed, SIDE)[0])
+    reference, _ = draw_reference(np.random.default_rng(picture.pose), dressed, SIDE, picture.mirrored)
+    return Image.fromarray(reference)
 
 
 if __name__ == "__main__":
