@@ -1,6 +1,7 @@
 """S2VTime of the toy model: every figure of docs/s2vtime.md and of README, by the package's own commands.
 
-    python benchmarks/s2vtime_toy.py [--model toy] [--out out/s2vtime]      # half an hour on two cores; resumable
+    python benchmarks/s2vtime_toy.py [--model toy] [--out out/s2vtime]      # an hour on two cores; resumable
+    python benchmarks/s2vtime_toy.py --suites toy-single toy-dual --limit 64
 
 For each of the four shipped suites: the clips themselves (truth), the same through the model's VAE (the most that a
 transformer can reach with it), and the model's videos; scored, reported in OUT/<suite>/report, and printed as one
@@ -9,6 +10,7 @@ Markdown table with the baselines. OUT also gets contact sheets of the model's f
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from typing import Any
 
 from alchemint import media, sheet
 from alchemint.s2vtime.runs import find_run
+from alchemint.s2vtime.suite import SHIPPED, load_suite, write_suite
 
 SUITES = ("toy-single", "toy-dual", "toy-quad", "toy-similar")
 SYSTEMS = ("truth", "truth-vae", "alchemint")
@@ -34,14 +37,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/s2vtime"))
     parser.add_argument("--suites", nargs="+", default=SUITES)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--limit", type=int, help="only the first storyboards of each suite, as a suite of their own")
     arguments = parser.parse_args()
     rows = [f"| {' | '.join(['suite', '', *COLUMNS.values()])} |", "|---|---|" + "---:|" * len(COLUMNS)]
     for suite in arguments.suites:
+        asked = suite if arguments.limit is None else beginning(suite, arguments.limit, arguments.out / "suites" / suite)
         runs = [arguments.out / suite / system for system in SYSTEMS]
         for system, run in zip(SYSTEMS, runs, strict=True):
             weights = [] if system == "truth" else ["--model", arguments.model]
             steps = ["--steps", str(arguments.steps)] if system == "alchemint" else []
-            made = timed("run", "--suite", suite, "--system", system, "--out", run, *weights, *steps)
+            made = timed("run", "--suite", asked, "--system", system, "--out", run, *weights, *steps)
             scored = timed("score", run)
             print(f"{suite} {system}: made in {made:.0f} s, scored in {scored:.0f} s", file=sys.stderr, flush=True)
         report = arguments.out / suite / "report"
@@ -50,6 +55,15 @@ def main() -> None:
         write_sheets(runs[-1], arguments.out)
     print("\n".join(rows))
     media.write_text(arguments.out / "table.md", "\n".join(rows) + "\n")
+
+
+def beginning(suite: str, count: int, folder: Path) -> Path:
+    """Write the first storyboards of a shipped suite as a suite of their own into `folder`; return it."""
+    shutil.copytree(SHIPPED / suite, folder, dirs_exist_ok=True)
+    lines = (folder / "storyboards.jsonl").read_text(encoding="utf-8").splitlines()
+    about = load_suite(suite).about
+    write_suite(folder, about.model_copy(update={"name": f"{suite}-{count}"}), map(json.loads, lines[:count]))
+    return folder
 
 
 def timed(*arguments: object) -> float:

@@ -123,5 +123,5 @@ def heldout() -> Callable[[int, int | None], Any]:
 def _clips(split: str) -> Callable[[int, int | None], Any]:
     from alchemint.toyworld import WorldConfig, render_clip
 
-    config = WorldConfig(width=32, height=32, num_frames=13)
+    config = WorldConfig(width=32, height=32, num_frames=13, fps=6.0)
     return cache(lambda index, num_subjects: render_clip(split, index, config, num_subjects))

@@ -16,7 +16,7 @@ from alchemint.toyworld import WorldConfig, render_clip, sprites
 from alchemint.toyworld.captions import with_article
 from tests.language_server import LanguageServer, serving
 
-SMALL = WorldConfig(width=32, height=32, num_frames=13, reference_size=32)
+SMALL = WorldConfig(width=32, height=32, num_frames=13, fps=6.0, reference_size=32)
 VOCABULARY = sorted(set().union(nouns(), *(getattr(lexicon(), name) for name in (
     "body_part", "group", "background", "no_thing", "pronoun", "indefinite", "definite", "plural_determiner",
     "preposition", "conjunction", "verb", "adjective", "compound"))))

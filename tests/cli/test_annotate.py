@@ -127,7 +127,7 @@ def test_whatever_a_file_is_like_it_ends_as_a_row(tmp_path: Path, annotate: Call
 @needs_toy
 def test_toyworld_clips_become_records_and_batches(tmp_path: Path, alchemint: Callable) -> None:
     """The accuracy is measured by benchmarks/annotate_toyworld.py; here only that the way leads there."""
-    clips = {f"{index}.mp4": render_clip("train", 4_000_000 + index, WorldConfig(width=128, height=128), num_subjects=1)
+    clips = {f"{index}.mp4": render_clip("train", 4_000_000 + index, WorldConfig(128, 128, 25, 6.0), num_subjects=1)
              for index in range(4)}
     for name, clip in clips.items():
         media.write_video(tmp_path / "clips" / name, clip.frames, clip.fps)

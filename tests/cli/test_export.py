@@ -47,7 +47,7 @@ def runs(folder_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactor
     for name, lora in (("full", None), ("lora", Lora(rank=RANK, alpha=ALPHA))):
         recipe = TransformerRecipe(
             kind="transformer", output=root / name, base=str(folder_of("tiny")), lora=lora,
-            world=World(width=32, height=32, num_frames=13), model={"num_word_tokens": 4},
+            world=World(width=32, height=32, num_frames=13, fps=6.0), model={"num_word_tokens": 4},
             clips=EncodedClips(num_groups=2, uses=3), guidance={"text_scale": 2.0},
             optimizer=Optimizer(lr=2e-2, warmup_steps=0),
             run=Run(steps=STEPS, batch_size=2, num_workers=0, device="cpu", ema_decay=0.9, trackers=(),
@@ -135,7 +135,7 @@ def test_a_moved_run_from_scratch_brings_what_it_trained_along(
     del model["text_dim"]
     recipe = TransformerRecipe(
         kind="transformer", output=tmp_path / "run", vae=tmp_path / "vae", model=model,
-        world=World(width=32, height=32, num_frames=13), clips=EncodedClips(num_groups=1, uses=2),
+        world=World(width=32, height=32, num_frames=13, fps=6.0), clips=EncodedClips(num_groups=1, uses=2),
         text_encoder=TextEncoder(d_model=16, num_layers=1, num_heads=2, d_ff=32, max_prompt_tokens=12,
                                  max_event_tokens=6),
         optimizer=Optimizer(lr=2e-2, warmup_steps=0),

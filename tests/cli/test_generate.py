@@ -98,30 +98,30 @@ def test_a_long_storyboard_is_made_in_windows(alchemint: Alchemint, tmp_path: Pa
     target = tmp_path / "long.mp4"
     outcome = alchemint("generate", EXAMPLES / "long.yaml", "-o", target, "--steps", 2, "--window", 29, "--sheet")
     assert outcome.status == 0, outcome.err
-    assert "windows 4 of 29 frames" in outcome.out
+    assert "windows 5 of 29 frames" in outcome.out
     frames, _ = read_video(target)
-    assert frames.shape == (73, 64, 64, 3)
+    assert frames.shape == (97, 64, 64, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["long.json", "long.mp4", "long.png"]
     record = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
-    assert record["storyboard"]["num_frames"] == 73
+    assert record["storyboard"]["num_frames"] == 97
     assert (record["options"]["window"], record["options"]["overlap_s"]) == (29, None)
 
 
 @pytest.mark.usefixtures("toy")
 def test_the_plan_tells_the_windows(alchemint: Alchemint) -> None:
-    outcome = alchemint("generate", EXAMPLES / "long.yaml", "--dry-run", "--overlap", 4 / 6, "--window", 41)
+    outcome = alchemint("generate", EXAMPLES / "long.yaml", "--dry-run", "--overlap", 0.5, "--window", 53)
     lines = " ".join(outcome.out.split())
-    assert "windows 2 of 41 frames; each goes on from the last 9 (1.33333 s) of the one before" in lines
+    assert "windows 2 of 53 frames; each goes on from the last 9 (1 s) of the one before" in lines
     assert "work 2 times 40 steps of 3 evaluations (240 in all)" in lines
-    # The second window begins at 5.33 s: all four subjects are in it, the duck with two views.
-    assert "704 video + 320 reference + 40 word-tag = 1064 in the fullest window" in lines
+    # The second window begins at 5.5 s: all four subjects are in it, the duck with two views.
+    assert "896 video + 320 reference + 40 word-tag = 1256 in the fullest window" in lines
     assert "windows" not in alchemint("generate", PARK, "--dry-run").out
     ignored = alchemint("generate", PARK, "--dry-run", "--overlap", 0)
-    assert ignored.err == "warning: --overlap has no effect, as the video fits into a window of 25 frames\n"
+    assert ignored.err == "warning: --overlap has no effect, as the video fits into a window of 33 frames\n"
 
 
 @pytest.mark.usefixtures("toy")
-@pytest.mark.parametrize("options", [["--window", 24], ["--overlap", 0.5], ["--overlap", -1], ["--overlap", 4]])
+@pytest.mark.parametrize("options", [["--window", 24], ["--overlap", 0.3], ["--overlap", -1], ["--overlap", 4]])
 def test_windows_that_cannot_be_are_one_line(alchemint: Alchemint, options: list[object]) -> None:
     outcome = alchemint("generate", EXAMPLES / "long.yaml", "--dry-run", *options)
     assert (outcome.status, len(outcome.err.splitlines()), outcome.out) == (2, 1, "")
@@ -131,8 +131,8 @@ def test_windows_that_cannot_be_are_one_line(alchemint: Alchemint, options: list
 @pytest.mark.parametrize(("options", "evaluations"), [
     (["--image-scale", 0, "--text-scale", 0], "1 evaluations"),
     (["--guidance", "joint", "--joint-scale", 1], "4 evaluations"),
-    (["--image-scale", 2.5], "chained 2.5/2 guidance"),
-    (["--guidance", "joint", "--text-scale", 1, "--joint-scale", 1], "joint 3/1/1 guidance"),
+    (["--image-scale", 2.5], "chained 2.5/1.5 guidance"),
+    (["--guidance", "joint", "--text-scale", 1, "--joint-scale", 1], "joint 4/1/1 guidance"),
     (["--guidance-interval", 0, 0.5], "1 or 3 evaluations (80 in all)"),
 ])
 def test_the_plan_tells_the_work(alchemint: Alchemint, options: list[object], evaluations: str) -> None:

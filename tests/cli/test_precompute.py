@@ -26,7 +26,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from alchemint.cli.main import build_app
 
     folder = tmp_path_factory.mktemp("clips")
-    arguments = f"toyworld --out {folder} --num 3 --width 32 --height 32 --num-frames 13".split()
+    arguments = f"toyworld --out {folder} --num 3 --width 32 --height 32 --num-frames 13 --fps 6".split()
     with pytest.raises(SystemExit) as caught:
         build_app(arguments)(args=arguments)
     assert not caught.value.code

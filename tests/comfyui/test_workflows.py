@@ -172,7 +172,7 @@ def test_guidance_is_the_models_own_but_for_what_is_wired(nodes: Nodes) -> None:
 
     own = made(None)
     wired = made({"mode": "joint", "image_scale": 1.5, "text_scale": 0.0, "joint_scale": 2.0})
-    assert (own["mode"], own["text_scale"]) == ("chained", 2.0)  # toy's own
+    assert (own["mode"], own["text_scale"]) == ("chained", 1.5)  # toy's own
     assert wired == own | {"mode": "joint", "image_scale": 1.5, "text_scale": 0.0, "joint_scale": 2.0}
 
 

@@ -33,7 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 14 clips: 8 of 32 x 32 and 25 frames, every other without references; 4 of 48 x 32 and 13 frames; one
     too short, and one whose frames are slower than asked for."""
     folder = tmp_path_factory.mktemp("world")
-    square, wide = WorldConfig(width=32, height=32, num_frames=25), WorldConfig(width=48, height=32, num_frames=13)
+    square, wide = WorldConfig(32, 32, 25, fps=6.0), WorldConfig(48, 32, 13, fps=6.0)
     records = [to_record(render_clip("train", index, square, num_subjects=index % 4), folder) for index in range(8)]
     records = [without_references(record) if index % 2 else record for index, record in enumerate(records)]
     records += [to_record(render_clip("train", index, wide, num_subjects=2), folder) for index in range(8, 12)]

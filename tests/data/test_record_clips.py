@@ -112,7 +112,7 @@ def test_references_are_cut_from_frames_outside_the_window(clips: ClipFolder, wo
         sample = clips.load(window, picks, random(seed))
         assert sample.inside == sum(pick.inside for pick in picks) and sample.references is not None
         video = media.read_video(world / window.record.video)[0]
-        masks = render_clip("train", number, WorldConfig(width=32, height=32, num_frames=25),
+        masks = render_clip("train", number, WorldConfig(width=32, height=32, num_frames=25, fps=6.0),
                             num_subjects=number % 4).masks
         for place, (pick, entity) in enumerate(zip(picks, window.entities, strict=True)):
             large = [frame for frame in range(25) if masks[entity, frame].sum() > 0.002 * 32 * 32]
@@ -141,7 +141,7 @@ def test_the_subject_mask_is_that_of_clips_in_memory(clips: ClipFolder) -> None:
     for number in (2, 3, 4):
         window = clips.window(number, random(number))
         sample = clips.load(window, clips.picks(window, random()), random())
-        clip = render_clip("train", number, WorldConfig(width=32, height=32, num_frames=25), num_subjects=number % 4)
+        clip = render_clip("train", number, WorldConfig(width=32, height=32, num_frames=25, fps=6.0), num_subjects=number % 4)
         part = replace(clip, masks=clip.masks[list(window.entities)][:, window.frames])
         expected = subject_share(part, torch.Size(((len(window.frames) + 3) // 4, 4, 4)))
         assert sample.subject_mask is not None

@@ -42,15 +42,15 @@ def made(pipeline: AlchemintPipeline, board: Storyboard, observer: Observer | No
 
 def test_the_video_stays_the_same_byte_for_byte(pipeline: AlchemintPipeline) -> None:
     board, shown = board_of(pipeline, "park"), list[bytes]()
-    with Observer(pipeline, 2, shown.append, windows_of(board, 25)) as observer:
+    with Observer(pipeline, 2, shown.append, windows_of(board, 33)) as observer:
         watched = made(pipeline, board, observer)
     assert np.array_equal(watched, made(pipeline, board))
     assert observer.attention_fault is None
 
     # The last preview is of the latents that the video is decoded from; the one before is on the way.
     strips = [np.asarray(Image.open(BytesIO(png))).astype(float) for png in shown]
-    assert [strip.shape for strip in strips] == [(64, 7 * 64, 3)] * 2
-    truth = np.concatenate(list(watched[[2, 5, 9, 12, 15, 19, 22]]), 1)
+    assert [strip.shape for strip in strips] == [(64, 9 * 64, 3)] * 2
+    truth = np.concatenate(list(watched[[2, 5, 9, 12, 16, 20, 23, 27, 30]]), 1)
     far, near = (np.sqrt(np.square(strip - truth).mean()) for strip in strips)
     assert near < 25
     assert near < far
@@ -58,20 +58,20 @@ def test_the_video_stays_the_same_byte_for_byte(pipeline: AlchemintPipeline) -> 
     attention = observer.attention()
     assert list(attention) == ["fox", "balloon"]
     for shares in attention.values():
-        assert len(shares) == 7
+        assert len(shares) == 9
         assert 0 < min(shares) < max(shares) < 1
     assert observer.attention() == attention
 
 
 def test_views_and_intervals_of_a_subject_are_summed(pipeline: AlchemintPipeline) -> None:
     board = board_of(pipeline, "visits")
-    with Observer(pipeline, windows=windows_of(board, 25)) as observer:
+    with Observer(pipeline, windows=windows_of(board, 33)) as observer:
         made(pipeline, board, observer)
     with observe_attention(pipeline.transformer, branch_name(BOTH)) as record:
         made(pipeline, board)
     shares = record.take()
     assert shares is not None
-    assert shares.shape == (1, 7, 4)
+    assert shares.shape == (1, 9, 4)
     assert observer.attention() == {"duck": pytest.approx(shares[0].sum(1).tolist(), abs=1e-5)}
 
 
@@ -80,7 +80,7 @@ def test_the_conditional_branch_is_what_counts(pipeline: AlchemintPipeline, opti
     """At the first step all have the same noise: alone, one after the other or in a batch, the branch is the same."""
     board, found = board_of(pipeline, "park"), []
     for each in ({}, options):
-        with Observer(pipeline, windows=windows_of(board, 25)) as observer:
+        with Observer(pipeline, windows=windows_of(board, 33)) as observer:
             made(pipeline, board, observer, num_inference_steps=1, **each)
         found.append(observer.attention())
     for name in ("fox", "balloon"):
@@ -89,7 +89,7 @@ def test_the_conditional_branch_is_what_counts(pipeline: AlchemintPipeline, opti
 
 def test_without_that_branch_nothing_is_told(pipeline: AlchemintPipeline) -> None:
     board = board_of(pipeline, "park")
-    with Observer(pipeline, windows=windows_of(board, 25)) as observer:
+    with Observer(pipeline, windows=windows_of(board, 33)) as observer:
         made(pipeline, board, observer, num_inference_steps=1, guidance=Guidance("joint", 2.0, 2.0, 0.0))
     assert observer.attention() == {}
 
@@ -99,22 +99,22 @@ def test_a_long_video_is_told_on_the_axis_of_the_whole(pipeline: AlchemintPipeli
     subjects = [subject.model_copy(update={"appears": appears[subject.name]})
                 for subject in load_storyboard(EXAMPLES / "long.yaml").subjects if subject.name in appears]
     board = board_of(pipeline, "long", duration=6.0, subjects=tuple(subjects))
-    windows = windows_of(board, 25)
-    assert [window.frames for window in windows] == [(0, 24), (12, 36)]
+    windows = windows_of(board, 33)
+    assert [window.frames for window in windows] == [(0, 32), (16, 48)]
     with Observer(pipeline, windows=windows) as observer:
         made(pipeline, board, observer, num_inference_steps=2)
     attention = observer.attention()
-    assert {name: len(shares) for name, shares in attention.items()} == {"fox": 10, "robot": 10}
+    assert {name: len(shares) for name, shares in attention.items()} == {"fox": 13, "robot": 13}
 
-    # Only the first window has the fox, only the second the robot; latents 3 to 6 are in both.
+    # Only the first window has the fox, only the second the robot; latents 4 to 8 are in both.
     with Observer(pipeline, windows=windows[:1]) as observer:
         made(pipeline, windows[0].storyboard, observer, num_inference_steps=2)
     first = observer.attention()["fox"]
-    assert attention["fox"][:3] == pytest.approx(first[:3], abs=2e-5)
-    assert attention["fox"][3:7] == pytest.approx([share / 2 for share in first[3:]], abs=2e-5)
-    assert attention["fox"][7:] == [0, 0, 0]
-    assert attention["robot"][:3] == [0, 0, 0]
-    assert min(attention["robot"][3:]) > 0
+    assert attention["fox"][:4] == pytest.approx(first[:4], abs=2e-5)
+    assert attention["fox"][4:9] == pytest.approx([share / 2 for share in first[4:]], abs=2e-5)
+    assert attention["fox"][9:] == [0, 0, 0, 0]
+    assert attention["robot"][:4] == [0, 0, 0, 0]
+    assert min(attention["robot"][4:]) > 0
 
 
 def test_both_experts_are_observed(pipeline: AlchemintPipeline) -> None:
@@ -125,7 +125,7 @@ def test_both_experts_are_observed(pipeline: AlchemintPipeline) -> None:
     twins = AlchemintPipeline(**parts, **{name: pipeline.config[name] for name in same}, boundary_ratio=0.9)
     twins.set_progress_bar_config(disable=True)
     for each in (pipeline, twins):
-        with Observer(each, windows=windows_of(board, 25)) as observer:
+        with Observer(each, windows=windows_of(board, 33)) as observer:
             made(each, board, observer)
         found.append(observer.attention())
     for name in ("fox", "balloon"):
@@ -140,7 +140,7 @@ def test_both_experts_are_observed(pipeline: AlchemintPipeline) -> None:
 def test_what_cannot_be_observed_is_told(pipeline: AlchemintPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     board, shown = board_of(pipeline, "park"), list[bytes]()
     monkeypatch.setattr(pipeline.transformer, "context_parallel", object())
-    with Observer(pipeline, 1, shown.append, windows_of(board, 25)) as observer:
+    with Observer(pipeline, 1, shown.append, windows_of(board, 33)) as observer:
         monkeypatch.undo()
         made(pipeline, board, observer, num_inference_steps=1)
     assert observer.attention() == {}
@@ -163,7 +163,7 @@ def test_an_error_on_the_way_leaves_no_hook(pipeline: AlchemintPipeline) -> None
         raise RuntimeError("the page is gone")
 
     with pytest.raises(RuntimeError, match="the page is gone"), \
-            Observer(pipeline, 1, fail, windows_of(board, 25)) as observer:
+            Observer(pipeline, 1, fail, windows_of(board, 33)) as observer:
         made(pipeline, board, observer, num_inference_steps=1)
     assert not pipeline.transformer._diffusers_hook.hooks
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in pipeline.transformer.modules())

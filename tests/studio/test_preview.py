@@ -47,8 +47,8 @@ def test_it_comes_near_to_what_the_vae_decodes(toy_vae: AutoencoderKLWan, latent
         return float(error.square().mean().sqrt())
 
     assert rms(decoded - wanted) < 0.16
-    assert rms(decoded - wanted) < 0.4 * rms(wanted - wanted.mean((2, 3), keepdim=True))
-    assert rms(decoded - wanted.roll(4, 3)) > 1.3 * rms(decoded - wanted)  # half of a latent's place aside
+    assert rms(decoded - wanted) < 0.42 * rms(wanted - wanted.mean((2, 3), keepdim=True))
+    assert rms(decoded - wanted.roll(4, 3)) > 1.3 * rms(decoded - wanted)  # a latent's place aside
 
 
 def test_it_is_fitted_once_and_always_alike(toy_vae: AutoencoderKLWan) -> None:

@@ -88,7 +88,7 @@ def test_what_was_seen_and_attended_to_comes_with_it(client: TestClient, park: d
     seen = wait_for(lambda: client.get(f"{API}/jobs/{name}").json()["seen"], 30, 0.1)
     done = client.get(f"{API}/jobs/{name}").json()
     assert seen.keys() == done["attention"].keys() == {"fox", "balloon"}
-    assert all(len(shares) == 7 for shares in done["attention"].values())
+    assert all(len(shares) == 9 for shares in done["attention"].values())
     assert client.get(done["film"]).headers["content-type"] == "image/jpeg"
 
 

@@ -26,7 +26,7 @@ from alchemint.training.vae import VaeObjective
 Source = Callable[[int, int | None], Any]
 NewRecipe = Callable[..., VaeRecipe | TransformerRecipe]
 
-WORLD = World(width=32, height=32, num_frames=13)
+WORLD = World(width=32, height=32, num_frames=13, fps=6.0)
 
 
 def _parts(run: dict[str, Any], optimizer: dict[str, Any]) -> dict[str, Any]:
