@@ -41,7 +41,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [f"| {' | '.join(['suite', '', *COLUMNS.values()])} |", "|---|---|" + "---:|" * len(COLUMNS)]
     for suite in arguments.suites:
-        asked = suite if arguments.limit is None else beginning(suite, arguments.limit, arguments.out / "suites" / suite)
+        asked = suite if arguments.limit is None else beginning(
+            suite, arguments.limit, arguments.out / "suites" / suite)
         runs = [arguments.out / suite / system for system in SYSTEMS]
         for system, run in zip(SYSTEMS, runs, strict=True):
             weights = [] if system == "truth" else ["--model", arguments.model]

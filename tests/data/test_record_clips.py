@@ -141,7 +141,7 @@ def test_the_subject_mask_is_that_of_clips_in_memory(clips: ClipFolder) -> None:
     for number in (2, 3, 4):
         window = clips.window(number, random(number))
         sample = clips.load(window, clips.picks(window, random()), random())
-        clip = render_clip("train", number, WorldConfig(width=32, height=32, num_frames=25, fps=6.0), num_subjects=number % 4)
+        clip = render_clip("train", number, WorldConfig(32, 32, 25, fps=6.0), num_subjects=number % 4)
         part = replace(clip, masks=clip.masks[list(window.entities)][:, window.frames])
         expected = subject_share(part, torch.Size(((len(window.frames) + 3) // 4, 4, 4)))
         assert sample.subject_mask is not None

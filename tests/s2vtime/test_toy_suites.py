@@ -28,7 +28,8 @@ def test_storyboards_ask_for_what_the_clips_show(name: str) -> None:
         assert [subject.word for subject in board.subjects] == [subject.word for subject in clip.subjects]
         assert len(board.subjects) == TOY_SUITES[name]
         for asked, shown in zip(board.subjects, clip.subjects, strict=True):
-            ours, theirs = (timeline.frames_in(span, clip.fps, len(clip.frames)) for span in (asked.appears[0], shown.interval))
+            ours, theirs = (timeline.frames_in(span, clip.fps, len(clip.frames))
+                            for span in (asked.appears[0], shown.interval))
             assert ours == theirs
             (path,) = asked.images
             with Image.open(path) as image:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from alchemint.perception.watcher import Sightings

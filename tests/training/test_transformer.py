@@ -259,7 +259,8 @@ def test_a_guide_adds_its_loss_for_samples_that_keep_their_images(
     encoder = torch.no_grad()(lambda videos: encode_video(vae, as_pixels(videos)))
     known = encode_clips([source(index, 2) for index in range(3)], encoder, with_events=False, with_places=True)
     guide = {"blocks": [0, 1], "weight": 0.5}
-    plain, guided, without = (new_objective(transformer_recipe(seed=3, guide=wanted, dropout=dropout)) for wanted, dropout in (
+    plain, guided, without = (new_objective(transformer_recipe(seed=3, guide=wanted, dropout=dropout))
+                              for wanted, dropout in (
         (None, {}), (guide, {"image": 0.0, "text": 0.0, "both": 0.0}), (guide, {"image": 1.0})))
     loss, details = guided.loss(known, Draws(0, 0))
     unguided, plain_details = guided.loss(replace(known, places=None), Draws(0, 0))

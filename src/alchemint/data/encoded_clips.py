@@ -33,8 +33,8 @@ class ClipBatch:
 
     latents (B, C, T, H, W); reference_latents (B, N, C, H, W); spans (B, N, 2) on the latent axis; subject_mask
     (B, T, H, W), the share of each latent's pixels that show any subject; prompts (B); words (B, N); events (B) of
-    (latent span, text) in order of time, or None where the group leaves its timed captions out; places (B, N, T, H, W, 2),
-    see `places_of`, or None where they are not known.
+    (latent span, text) in order of time, or None where the group leaves its timed captions out; places
+    (B, N, T, H, W, 2), see `places_of`, or None where they are not known.
     """
 
     latents: Tensor
@@ -120,8 +120,8 @@ def encode_clips(clips: list[Clip], encoder: Encoder, with_events: bool,
     """Encode clips with equal numbers of subjects, each subject by its first reference.
 
     With `own_frames`, each by a cut-out of the clip's own frames in place of it, anywhere on the way from where it
-    stands in the frame to the middle of the canvas. `with_places` tells what video and reference have in common, which is
-    known for references only, not for cut-outs.
+    stands in the frame to the middle of the canvas. `with_places` tells what video and reference have in
+    common, which is known for references only, not for cut-outs.
     """
     latents = encoder(_videos(np.stack([clip.frames for clip in clips])))
     _, height, width, _ = clips[0].frames.shape
@@ -231,7 +231,8 @@ def places_of(clip: Clip, latent_shape: torch.Size, canvas_share: float) -> Tens
             continue
         box, corner, size = place
         scale = np.array(size) / (box[2] - box[0], box[3] - box[1])
-        shown = F.adaptive_avg_pool2d(torch.from_numpy(clip.masks[number, frames]).float(), (height, width)).numpy() > 0.5
+        masks = torch.from_numpy(clip.masks[number, frames]).float()
+        shown = F.adaptive_avg_pool2d(masks, (height, width)).numpy() > 0.5
         maps = subject.to_reference[frames]
         points = np.einsum("tij,hwj->thwi", maps[..., :2], middles) + maps[:, None, None, :, 2]
         points = ((points - box[:2]) * scale + corner) / strides

@@ -25,8 +25,8 @@ NUM_CORNERS = 4
 class AttentionGuide(NamedTuple):
     """Which tokens are to look where, and the losses of the blocks that were guided.
 
-    blocks: their numbers. queries (B, P): video tokens. keys (B, P, 4): the tokens of the reference around the spot. weights
-    (B, P): 0 for pairs that only fill up. losses: what the forward pass appends to, a scalar for each block.
+    blocks: their numbers. queries (B, P): video tokens. keys (B, P, 4): the tokens of the reference around the spot.
+    weights (B, P): 0 for pairs that only fill up. losses: what the forward pass appends to, a scalar for each block.
     """
 
     blocks: tuple[int, ...]
@@ -55,9 +55,9 @@ def pairs_of(places: Tensor, per_frame: int, width: int, num_pairs: int, generat
              ) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries (B, P), keys (B, P, 4) and weights (B, P) of `num_pairs` tokens drawn from those with a place.
 
-    places: (B, N, T, h, w, 2), where in reference n's grid of tokens (y, x; token i covers i .. i+1) the spot lies that a
-    video token shows; NaN where it shows none. per_frame, width: the tokens of a frame and of a row. The references'
-    tokens follow the video's. A token that shows several subjects counts for one of them.
+    places: (B, N, T, h, w, 2), where in reference n's grid of tokens (y, x; token i covers i .. i+1) the spot lies that
+    a video token shows; NaN where it shows none. per_frame, width: the tokens of a frame and of a row. References' tokens
+    follow the video's. A token that shows several subjects counts for one of them.
     """
     batch, num_references, num_frames = places.shape[:3]
     height = per_frame // width

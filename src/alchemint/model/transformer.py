@@ -291,8 +291,8 @@ class AlchemintTransformer3DModel(WanTransformer3DModel):
 
         hidden_states: (B, C, T, H, W). timestep: (B,), or (B, T h w) for models with a timestep a token (Wan 2.2 5B),
         0..1000. encoder_hidden_states: (B, S, text_dim), the prompt. reference_gate: how much video tokens' logits for
-        references sink outside of the references' intervals (`interval_gate`). guide: what attention is trained to look up,
-        on one process alone; it takes the losses (`attention_guide`). Returns (B, C, T, H, W); with
+        references sink outside of the references' intervals (`interval_gate`). guide: what attention is trained to look
+        up, on one process alone; it takes the losses (`attention_guide`). Returns (B, C, T, H, W); with
         `encode_only` what `encode_references` returns.
 
         Raises ValueError for events where there is no event branch, and for a reference_gate that is none.

@@ -41,8 +41,8 @@ def draw_reference(rng: np.random.Generator, dressed: np.ndarray, size: int,
 
 
 def _turned(picture: Image.Image, angle: float, stretch: float) -> tuple[Image.Image, np.ndarray]:
-    """Return the picture stretched horizontally and turned by `angle` radians, on a canvas that holds all of it, and the
-    map (3, 3) of the picture's points to the canvas's."""
+    """Return the picture stretched horizontally and turned by `angle` radians, on a canvas that holds all of it, and
+    the map (3, 3) of the picture's points to the canvas's."""
     cos, sin = float(np.cos(angle)), float(np.sin(angle))
     wide, high = picture.width * stretch, picture.height / stretch
     width, height = (int(abs(cos) * wide + abs(sin) * high) + 3, int(abs(sin) * wide + abs(cos) * high) + 3)

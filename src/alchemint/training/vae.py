@@ -143,7 +143,7 @@ def convolve_frames_in_space_alone(vae: AutoencoderKLWan) -> None:
     """
     for module in vae.modules():
         if isinstance(module, WanCausalConv3d) and module.stride[0] == 1 and module.kernel_size[0] > 1:
-            module.forward = functools.partial(_convolved, module)  # type: ignore[method-assign]
+            module.forward = functools.partial(_convolved, module)
 
 
 def _convolved(module: WanCausalConv3d, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
