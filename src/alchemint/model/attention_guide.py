@@ -56,8 +56,8 @@ def pairs_of(places: Tensor, per_frame: int, width: int, num_pairs: int, generat
     """Return queries (B, P), keys (B, P, 4) and weights (B, P) of `num_pairs` tokens drawn from those with a place.
 
     places: (B, N, T, h, w, 2), where in reference n's grid of tokens (y, x; token i covers i .. i+1) the spot lies that
-    a video token shows; NaN where it shows none. per_frame, width: the tokens of a frame and of a row. References' tokens
-    follow the video's. A token that shows several subjects counts for one of them.
+    a video token shows; NaN where it shows none. per_frame, width: the tokens of a frame and of a row. References'
+    tokens follow the video's. A token that shows several subjects counts for one of them.
     """
     batch, num_references, num_frames = places.shape[:3]
     height = per_frame // width
