@@ -146,7 +146,7 @@ def test_latents_of_the_cache_train_as_those_encoded_on_the_way(
     (["data=null"], "data is missing: the clips on disk; name them by data.clips"),
     (["data.cache=null"], "data.cache is missing: the folder to write; name it by data.cache=FOLDER"),
     (["text_encoder.d_model=128"], "text_encoder: this recipe trains a text encoder along"),
-    (["data.sizes=[[30, 32]]"], "size 30 x 32: both sides must be multiples of 8"),
+    (["data.sizes=[[30, 32]]"], "size 30 x 32: both sides must be multiples of 4"),
     (["data.num_frames=[10]"], "num_frames 10: the count must be 4k+1"),
     (["data.fps=60"], "none of 3 clips can be used"),
     (["data.clips=nowhere"], "nowhere is no folder; correct its path"),
