@@ -212,7 +212,7 @@ def test_a_batch_that_breaks_the_run_is_kept(
     assert all(torch.equal(tensor, getattr(batch, name)) for name, tensor in tensors.items())
     assert texts["prompts"] == batch.prompts and len(batch.prompts[0]) > 5
     assert texts["words"] == batch.words
-    assert texts.keys() == {"places", "prompts", "words", "events", "places"}
+    assert texts.keys() == {"prompts", "words", "events", "places"}
     assert checkpoint.latest(recipe.output / "checkpoints") is None
 
 
