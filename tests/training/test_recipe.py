@@ -58,6 +58,14 @@ def test_a_fault_is_one_line_that_names_it(path: Path, override: str, message: s
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(("name", "override", "message"), [
+    ("wan-1.3b-lora.yaml", "guide.weight=0.1", "clips of the toyworld tell it, those of data do not"),
+    ("toy.yaml", "run.context_parallel=2", "set run.context_parallel to 1")])
+def test_attention_is_not_guided_where_nothing_can_guide_it(name: str, override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_recipe(CONFIGS / name, [override])
+
+
 def test_all_faults_are_told_at_once(path: Path) -> None:
     with pytest.raises(ValueError, match=r"run\.steps") as caught:
         load_recipe(path, ["run.steps=-1", "optimizer.lr=0", "wrold=1"])

@@ -271,3 +271,24 @@ def test_a_guide_adds_its_loss_for_samples_that_keep_their_images(
     assert "guide_loss" not in plain.loss(known, Draws(0, 0))[1]
     loss.backward()
     assert guided.transformer.blocks[0].attn1.to_q.weight.grad.abs().sum() > 0
+
+
+def test_a_guide_is_the_same_where_activations_are_computed_again(
+    transformer_recipe: NewRecipe, new_objective: NewObjective, source: Callable[..., Any], vae: AutoencoderKLWan
+) -> None:
+    encoder = torch.no_grad()(lambda videos: encode_video(vae, as_pixels(videos)))
+    known = encode_clips([source(index, 2) for index in range(3)], encoder, with_events=False, with_places=True)
+    gradients = []
+    for again in (False, True):
+        objective = new_objective(transformer_recipe({"checkpoint_activations": again}, seed=3,
+                                                     guide={"blocks": [0, 1], "weight": 0.5}))
+        objective.transformer.train()
+        objective.loss(known, Draws(0, 0))[0].backward()
+        gradients.append(objective.transformer.blocks[1].attn1.to_q.weight.grad)
+    assert gradients[0].abs().sum() > 0
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_guide_names_blocks_that_are_there(transformer_recipe: NewRecipe, new_objective: NewObjective) -> None:
+    with pytest.raises(ValueError, match="there is no block 7, 9; the transformer's are 0 to 1"):
+        new_objective(transformer_recipe(guide={"blocks": [1, 7, 9]}))

@@ -248,6 +248,15 @@ class TransformerRecipe(_Section):
             raise ValueError("expert chooses one of a base's two transformers, and no base is given")
         return self
 
+    @model_validator(mode="after")
+    def _guided_where_places_are_known(self) -> "TransformerRecipe":
+        if self.guide is not None and self.data is not None:
+            raise ValueError("guide needs to know which spot of a reference each token shows; clips of the toyworld "
+                             "tell it, those of data do not. Leave one of the two out")
+        if self.guide is not None and self.run.context_parallel > 1:
+            raise ValueError("guide works where a process holds all tokens of a sample: set run.context_parallel to 1")
+        return self
+
 
 Recipe = VaeRecipe | TransformerRecipe
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="kind")])
