@@ -93,7 +93,7 @@ def measure(judge: Judge, watcher: Watcher, suite: Suite, shown: list[tuple[Entr
     subjects: list[Row] = []
     errors, absent = [], []
     for number, (entry, video) in enumerate(shown):
-        row = judge.score(video, 6.0, entry)
+        row = judge.score(video, clip_of(entry).fps, entry)
         for subject in row["subjects"]:
             subjects.append(subject)
             asked, seen = (metrics.span(metrics.presence([tuple(run) for run in subject[which]], len(video)))
