@@ -64,8 +64,8 @@ class TransformerObjective:
         self.transformer = self._start.transformer
         absent = set(recipe.guide.blocks if recipe.guide else ()) - set(range(len(self.transformer.blocks)))
         if absent:
-            raise ValueError(f"guide.blocks: there is no block {', '.join(map(str, sorted(absent)))}; the transformer's "
-                             f"are 0 to {len(self.transformer.blocks) - 1}")
+            raise ValueError(f"guide.blocks: there is no block {', '.join(map(str, sorted(absent)))}; the "
+                             f"transformer's are 0 to {len(self.transformer.blocks) - 1}")
         self.modules: dict[str, nn.Module] = {"transformer": self.transformer}
         if recipe.text_encoder is not None:
             self.modules["text_encoder"] = self._start.load_text_encoder()
