@@ -33,6 +33,7 @@ from alchemint.perception.watcher import Watcher
 from alchemint.s2vtime import metrics
 from alchemint.s2vtime.scoring import Embedder, Judge, Row
 from alchemint.s2vtime.suite import Entry, Suite, load_suite
+from alchemint.toyworld import WorldConfig
 
 SUITES = ("toy-single", "toy-dual", "toy-quad", "toy-similar")
 HALF_LATENT = timeline.TEMPORAL_STRIDE / 2
@@ -93,7 +94,7 @@ def measure(judge: Judge, watcher: Watcher, suite: Suite, shown: list[tuple[Entr
     subjects: list[Row] = []
     errors, absent = [], []
     for number, (entry, video) in enumerate(shown):
-        row = judge.score(video, clip_of(entry).fps, entry)
+        row = judge.score(video, WorldConfig().fps, entry)
         for subject in row["subjects"]:
             subjects.append(subject)
             asked, seen = (metrics.span(metrics.presence([tuple(run) for run in subject[which]], len(video)))

@@ -253,11 +253,16 @@ def test_a_run_may_start_from_an_exported_pipeline(
 # Guided attention
 
 
-def test_a_guide_adds_its_loss_for_samples_that_keep_their_images(
-    transformer_recipe: NewRecipe, new_objective: NewObjective, source: Callable[..., Any], vae: AutoencoderKLWan
-) -> None:
+@pytest.fixture
+def known(source: Callable[..., Any], vae: AutoencoderKLWan) -> ClipBatch:
+    """A batch that knows which spot of a reference each token shows."""
     encoder = torch.no_grad()(lambda videos: encode_video(vae, as_pixels(videos)))
-    known = encode_clips([source(index, 2) for index in range(3)], encoder, with_events=False, with_places=True)
+    return encode_clips([source(index, 2) for index in range(3)], encoder, with_events=False, with_places=True)
+
+
+def test_a_guide_adds_its_loss_for_samples_that_keep_their_images(
+    transformer_recipe: NewRecipe, new_objective: NewObjective, known: ClipBatch
+) -> None:
     guide = {"blocks": [0, 1], "weight": 0.5}
     plain, guided, without = (new_objective(transformer_recipe(seed=3, guide=wanted, dropout=dropout))
                               for wanted, dropout in (
@@ -274,10 +279,8 @@ def test_a_guide_adds_its_loss_for_samples_that_keep_their_images(
 
 
 def test_a_guide_is_the_same_where_activations_are_computed_again(
-    transformer_recipe: NewRecipe, new_objective: NewObjective, source: Callable[..., Any], vae: AutoencoderKLWan
+    transformer_recipe: NewRecipe, new_objective: NewObjective, known: ClipBatch
 ) -> None:
-    encoder = torch.no_grad()(lambda videos: encode_video(vae, as_pixels(videos)))
-    known = encode_clips([source(index, 2) for index in range(3)], encoder, with_events=False, with_places=True)
     gradients = []
     for again in (False, True):
         objective = new_objective(transformer_recipe({"checkpoint_activations": again}, seed=3,
