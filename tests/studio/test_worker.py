@@ -6,6 +6,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,17 @@ def job(client: TestClient, name: str, **wanted: Any) -> dict[str, Any]:
     return wait_for(found, 60, 0.1)
 
 
+def seen(client: TestClient, name: str) -> dict[str, Any]:
+    """Wait until somebody has looked at the video of a job; return what was seen."""
+    return wait_for(lambda: client.get(f"{API}/jobs/{name}").json()["seen"], 60, 0.1)
+
+
 def test_the_exported_storyboard_gives_the_same_video_byte_for_byte(
     client: TestClient, park: dict[str, Any], alchemint: Callable[..., Any], tmp_path: Path
 ) -> None:
     name = submit(client, park, seed=11, steps=4, preview_every=2)
     done = job(client, name, state="done")
+    seen(client, name)  # what follows loads a model in this process, and no two may be loaded at once
     packed = client.post(f"{API}/storyboards/export", json=done["storyboard"]).content
     with zipfile.ZipFile(io.BytesIO(packed)) as file:
         file.extractall(tmp_path)
@@ -85,9 +92,9 @@ def test_the_exported_storyboard_gives_the_same_video_byte_for_byte(
 def test_what_was_seen_and_attended_to_comes_with_it(client: TestClient, park: dict[str, Any]) -> None:
     name = submit(client, park, seed=2, steps=4)
     job(client, name, state="done")
-    seen = wait_for(lambda: client.get(f"{API}/jobs/{name}").json()["seen"], 30, 0.1)
+    found = seen(client, name)
     done = client.get(f"{API}/jobs/{name}").json()
-    assert seen.keys() == done["attention"].keys() == {"fox", "balloon"}
+    assert found.keys() == done["attention"].keys() == {"fox", "balloon"}
     assert all(len(shares) == 9 for shares in done["attention"].values())
     assert client.get(done["film"]).headers["content-type"] == "image/jpeg"
 
@@ -160,6 +167,32 @@ def test_a_broken_model_is_told_by_its_jobs(tmp_path: Path) -> None:
         assert told["faults"] == ["transformer/model.safetensors is cut short; fetch it anew"]
 
 
+def test_no_two_models_are_loaded_at_once() -> None:
+    from alchemint.studio.worker import PipelineMaker
+
+    begun, end, second = threading.Event(), threading.Event(), threading.Event()
+
+    def load() -> Any:
+        begun.set()
+        end.wait(20)
+
+    def load_watcher() -> Any:
+        second.set()
+        raise ValueError("that is all")
+
+    first = threading.Thread(target=PipelineMaker("toy", load, lambda: None).prepare)  # type: ignore[arg-type,return-value]
+    looking = PipelineMaker("toy", load, lambda: None, load_watcher)  # type: ignore[arg-type,return-value]
+    first.start()
+    assert begun.wait(20)
+    with ThreadPoolExecutor() as executor:
+        told = executor.submit(looking.look, None)  # type: ignore[arg-type]
+        assert not second.wait(0.3), "who watches is loaded once the model is"
+        end.set()
+        assert second.wait(20)
+        assert str(told.exception(20)) == "that is all"
+    first.join()
+
+
 def test_real_generations_leave_memory_steady(client: TestClient, park: dict[str, Any]) -> None:
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -171,7 +204,7 @@ def test_real_generations_leave_memory_steady(client: TestClient, park: dict[str
         for number in range(count):
             name = submit(client, park, seed=number, steps=1)
             job(client, name, state="done")
-            wait_for(lambda name=name: client.get(f"{API}/jobs/{name}").json()["seen"], 30, 0.1)
+            seen(client, name)
 
     generate(2)
     before, threads = resident(), threading.active_count()

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from alchemint.pipeline import AlchemintPipeline
 
 
+# While diffusers loads a model, every module that any thread of the process makes is without data (accelerate's
+# `init_empty_weights` swaps a method of `nn.Module`): one load at a time.
+_loading = threading.Lock()
+
+
 class PipelineMaker:
     """A maker (`making.Make`) around a pipeline, which is loaded once, when it is first needed."""
 
@@ -30,7 +35,6 @@ class PipelineMaker:
         watcher: loads who is to look for the subjects in finished videos; nobody does when None.
         """
         self._model, self._load, self._options, self._load_watcher = model, load, options, watcher
-        self._loading = threading.Lock()
         self._pipeline: AlchemintPipeline | None = None
         self._watcher: Watcher | None = None
         self._loading_s = 0.0
@@ -42,7 +46,7 @@ class PipelineMaker:
 
     def prepare(self) -> None:
         """Load the model."""
-        with self._loading:
+        with _loading:
             if self._pipeline is None:
                 begun = time.perf_counter()
                 self._pipeline = self._load()
@@ -83,8 +87,9 @@ class PipelineMaker:
         from alchemint.media import read_video
         from alchemint.studio.seeing import seen_intervals
 
-        if self._watcher is None:
-            self._watcher = self._load_watcher()
+        with _loading:
+            if self._watcher is None:
+                self._watcher = self._load_watcher()
         return seen_intervals(*read_video(order.folder / VIDEO), order.storyboard, self._watcher)
 
 
