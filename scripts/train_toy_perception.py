@@ -3,7 +3,7 @@
     python scripts/train_toy_perception.py matcher --steps 4600      # about an hour on one core
     python scripts/train_toy_perception.py clip                      # half an hour
 
-The shipped matcher is that after 2,000 of its 4,600 steps, then `matcher --continue --steps 1500`.
+The shipped matcher is that after 2,000 of its 4,600 steps, then `matcher --continue 1 --steps 1500`.
 
 A judge may know everybody, so both learn on the subjects of all splits, never-seen ones included; the clips, and with
 them all colours, patterns, poses and backgrounds, are others than those of the suites. `benchmarks/toy_perception.py`
@@ -29,7 +29,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 import alchemint
-from alchemint import media
+from alchemint import media, timeline
 from alchemint.cli.allocator import keep_memory
 from alchemint.cli.perceptions import FOLDER
 from alchemint.model.latents import as_uint8, decode_video, encode_video
@@ -86,19 +86,27 @@ WAYS = {"reference": 0.6, "own frame": 0.25, "anything": 0.15}
 all of them as one."""
 
 
-def train_matcher(steps: int, goes_on: bool = False) -> None:
-    """Train the matcher on frames with pictures of who is there, of recoloured doubles, and of strangers."""
+def train_matcher(steps: int, turn: int = 0) -> None:
+    """Train the matcher on frames with pictures of who is there, of recoloured doubles, and of strangers.
+
+    turn: 0 from random weights; from 1 on those that are there go on, on clips that only this turn has.
+    """
     torch.manual_seed(0)
-    random = np.random.default_rng(int(goes_on))
+    random = np.random.default_rng(turn)
     matcher = network.Matcher()
-    if goes_on:
+    if turn:
         matcher.load_state_dict(load_file(FOLDER / "matcher.safetensors"))
     vae = AutoencoderKLWan.from_pretrained(TOY, subfolder="vae").eval()
-    source = clips(2 if goes_on else 0)
+    source = clips(2 * turn)
 
     def loss_of_a_step() -> Tensor:
         frames, canvases, ways, targets = _scenes([next(source) for _ in range(CLIPS_PER_STEP)], random)
-        frames = _through(vae, frames) if random.random() < 0.15 else _softened(frames, random)
+        if random.random() < 0.25:
+            kept = _kept(random)
+            frames = _through(vae, frames.unflatten(0, (-1, FRAMES_PER_CLIP))[:, kept].flatten(0, 1))
+            targets = targets[:, :, kept]
+        else:
+            frames = _softened(frames, random)
         with torch.autocast("cpu", torch.bfloat16):
             looks = _looks(matcher, canvases, ways)
             frames = frames.unflatten(0, (-1, FRAMES_PER_CLIP))
@@ -110,7 +118,7 @@ def train_matcher(steps: int, goes_on: bool = False) -> None:
         return _share_loss(logits.transpose(0, 1).flatten(1, 2), targets.transpose(0, 1).flatten(1, 2))
 
     _fit(matcher, loss_of_a_step, lambda: save_file(matcher.state_dict(), FOLDER / "matcher.safetensors"), steps,
-         lr=1.4e-3 if goes_on else 2e-3, weight_decay=0.01, goes_on=goes_on)
+         lr=1.4e-3 if turn else 2e-3, weight_decay=0.01, goes_on=turn > 0)
 
 
 def _looks(matcher: network.Matcher, canvases: Tensor, ways: list[str]) -> network.Looks:
@@ -120,6 +128,14 @@ def _looks(matcher: network.Matcher, canvases: Tensor, ways: list[str]) -> netwo
     return network.Looks(torch.cat([shown.features, whatever.features], 1).unflatten(0, (-1, SOUGHT_PER_CLIP)),
                      torch.cat([shown.counts & by_picture, whatever.counts & ~by_picture], 1).unflatten(
                          0, (-1, SOUGHT_PER_CLIP)))
+
+
+def _kept(random: Rng) -> list[int]:
+    """Return which of a window's frames toy's VAE shows in place of each: of a latent's four always the third."""
+    into_latent = random.integers(timeline.TEMPORAL_STRIDE)
+    numbers = np.arange(FRAMES_PER_CLIP) + into_latent
+    thirds = numbers // timeline.TEMPORAL_STRIDE * timeline.TEMPORAL_STRIDE + 2 - into_latent
+    return [int(number) for number in thirds.clip(0, FRAMES_PER_CLIP - 1)]
 
 
 @torch.no_grad()
@@ -216,10 +232,11 @@ View = tuple[np.ndarray, np.ndarray, str]
 """A crop of a frame, the reference on grey, and the word of a subject."""
 
 
-def train_clip(steps: int, goes_on: bool = False) -> None:
-    """Train crops of frames, references and words of the same subject to lie close, all others apart."""
+def train_clip(steps: int, turn: int = 0) -> None:
+    """Train crops of frames, references and words of the same subject to lie close, all others apart; `turn` as for
+    the matcher."""
     torch.manual_seed(0)
-    random = np.random.default_rng(2 if goes_on else 1)
+    random = np.random.default_rng(1 + turn)
     words = sorted({subject.word for split in ("train", "heldout") for subject in sprites.subjects(split)})
     tokenizer = load_or_train(FOLDER / "clip", iter(words * 4), 1024)
     model = CLIPModel(CLIPConfig(
@@ -232,9 +249,9 @@ def train_clip(steps: int, goes_on: bool = False) -> None:
     processor = CLIPImageProcessorPil(
         do_resize=True, size={"height": PICTURE, "width": PICTURE}, do_center_crop=False, do_rescale=True,
         do_normalize=True, image_mean=[0.5] * 3, image_std=[0.25] * 3, do_convert_rgb=True)
-    if goes_on:
+    if turn:
         model = CLIPModel.from_pretrained(FOLDER / "clip")
-    source = clips(3 if goes_on else 1)
+    source = clips(2 * turn + 1)
     pool = deque(islice(_views(source, random), SUBJECTS_PER_STEP), maxlen=POOL + NEW_PER_STEP)
 
     def loss_of_a_step() -> Tensor:
@@ -258,7 +275,7 @@ def train_clip(steps: int, goes_on: bool = False) -> None:
         model.save_pretrained(FOLDER / "clip")
         processor.save_pretrained(FOLDER / "clip")
 
-    _fit(model, loss_of_a_step, save, steps, lr=1.5e-3, weight_decay=0.05, goes_on=goes_on)
+    _fit(model, loss_of_a_step, save, steps, lr=1.5e-3, weight_decay=0.05, goes_on=turn > 0)
 
 
 def _contrast(logits: Tensor, positive: Tensor) -> Tensor:
@@ -289,10 +306,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("matcher", "clip"))
     parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--continue", action="store_true", dest="goes_on", help="with the weights that are there")
+    parser.add_argument("--continue", type=int, default=0, dest="turn", metavar="TURN",
+                        help="the weights that are there go on; 1, 2 …: each turn has clips of its own")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     keep_memory()
     torch.set_num_threads(arguments.threads)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (train_matcher if arguments.what == "matcher" else train_clip)(arguments.steps, arguments.goes_on)
+    (train_matcher if arguments.what == "matcher" else train_clip)(arguments.steps, arguments.turn)

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '<img src=x onerror="window.attacked=1">${window.attacked=2}'
+TOY_FPS = 8
 DRAFT = "JSON.parse(localStorage.getItem('alchemint.draft')).storyboard"
 
 
@@ -273,11 +274,11 @@ def test_a_video_is_made_and_plays(open_page: Callable[..., Any], server: str) -
 
     page.click("button[aria-label=Pause]")
     until(page, "document.querySelector('video').paused")
-    page.fill("input[aria-label=Frame]", "12")
-    until(page, "Math.floor(document.querySelector('video').currentTime * 6) === 12")
+    page.fill("input[aria-label=Frame]", "17")
+    until(page, f"Math.floor(document.querySelector('video').currentTime * {TOY_FPS}) === 17")
     page.click("button[aria-label='One frame on']")
-    until(page, "document.querySelector('.clock').textContent.startsWith('2.17 s')")
-    assert page.evaluate("Math.floor(document.querySelector('video').currentTime * 6)") == 13
+    until(page, "document.querySelector('.clock').textContent.startsWith('2.25 s')")
+    assert page.evaluate(f"Math.floor(document.querySelector('video').currentTime * {TOY_FPS})") == 18
 
     width = page.locator(".film").bounding_box()["width"]
     page.locator(".film").click(position={"x": 0.75 * width, "y": 20})
@@ -350,7 +351,8 @@ def test_two_results_play_side_by_side_and_go(open_page: Callable[..., Any]) -> 
     until(page, "[...document.querySelectorAll('video')].every(each => each.readyState >= 2)")
     page.click("button[aria-label=Pause]")
     page.fill("input[aria-label=Frame]", "9")
-    until(page, "[...document.querySelectorAll('video')].every(each => Math.floor(each.currentTime * 6) === 9)")
+    until(page, "[...document.querySelectorAll('video')]"
+                f".every(each => Math.floor(each.currentTime * {TOY_FPS}) === 9)")
     assert page.locator(".lanes-of").count() == 2
     page.locator(".card").first.locator("text=Delete").click()
     until(page, f"document.querySelectorAll('.card').length === {count - 1}")
