@@ -1,11 +1,10 @@
 """Runs of a real program as the system under test: resumed, retried, killed, and never mixed."""
 
-import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from PIL import Image
 from alchemint import media
 from alchemint.s2vtime import runs
 from alchemint.s2vtime.scoring import Judge
-from alchemint.s2vtime.suite import About, Suite, write_suite
+from alchemint.s2vtime.suite import About, Suite, load_suite, write_suite
 from alchemint.s2vtime.systems import Abilities, CommandSystem, timed_prompt
+from tests.forks import FORKS
 
 COPIER = """
 import json, shutil, sys
@@ -131,34 +131,25 @@ def test_a_folder_that_somebody_else_filled_is_scored(suite: Suite, judge: Judge
     assert "pond-0.mp4" in rows[0]["reason"]
 
 
-KILLED = """
-import sys, time
-from pathlib import Path
-import numpy as np
-from alchemint.s2vtime import runs
-from alchemint.s2vtime.scoring import Judge
-from alchemint.s2vtime.suite import load_suite
-from alchemint.s2vtime.systems import CommandSystem
+def work(folder: Path, command: str, what: str, said: Connection) -> None:
+    """Make or score all videos; say when that begins, and the id of each that is done."""
+    def look(video: np.ndarray, sought: Sequence[Any]) -> np.ndarray:
+        time.sleep(0.1)
+        return np.ones((len(sought), *video.shape[:3]), bool)
 
-class Grey:
-    def embed_words(self, words):
-        return np.ones((len(words), 1))
-    def embed_pictures(self, pictures):
-        return np.ones((len(pictures), 1))
+    suite, system = load_suite(folder / "suite"), CommandSystem(command)
+    run = runs.open_run(folder / "run", suite, system)
+    said.send("begun")
+    for row in (runs.make_videos(run, system) if what == "make" else
+                runs.score_videos(run, Judge("all over", look, Grey(), suite))):
+        said.send(row["id"])
 
-def look(video, sought):
-    time.sleep(0.1)
-    return np.ones((len(sought), *video.shape[:3]), bool)
 
-folder, command, what = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-suite, system = load_suite(folder / "suite"), CommandSystem(command)
-run = runs.open_run(folder / "run", suite, system)
-print("begun", flush=True)
-rows = (runs.make_videos(run, system) if what == "make" else
-        runs.score_videos(run, Judge("all over", look, Grey(), suite)))
-for row in rows:
-    print(row["id"], flush=True)
-"""
+def all_of(said: Connection) -> Iterator[str]:
+    """What was said before the other end went."""
+    with suppress(EOFError), said:
+        while True:
+            yield said.recv()
 
 
 @pytest.mark.slow
@@ -174,14 +165,16 @@ def test_twenty_kills_lose_nothing_and_do_nothing_twice(
         list(runs.make_videos(run, system))
     said: list[str] = []
     for kill in range(21):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), system.command, what],
-                                   stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
+        ours, theirs = FORKS.Pipe(duplex=False)
+        process = FORKS.Process(target=work, args=(tmp_path, system.command, what, theirs))
+        process.start()
+        theirs.close()
+        assert ours.recv() == "begun"
         if kill < 20:
             time.sleep(float(random.uniform(0, 0.3)))
-            os.kill(process.pid, signal.SIGKILL)
-        said += process.communicate()[0].split()
+            process.kill()
+        said += all_of(ours)
+        process.join()
         if kill < 20 and all((run.made(entry) if what == "make" else run.score(entry, judge.name)).is_file()
                              for entry in suite.entries):
             # Done too early: take one away, so that there is something to be killed at.

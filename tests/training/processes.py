@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.multiprocessing import spawn  # type: ignore[attr-defined]
+from torch.multiprocessing import start_processes  # type: ignore[attr-defined]
 
 from alchemint.cli.train import ToyworldSource
 from alchemint.training import loop, ranks
 from alchemint.training.ranks import Ranks
 from alchemint.training.recipe import Run, TransformerRecipe
 from alchemint.training.transformer import TransformerObjective
+from tests.forks import FORKS
 
 NUM_PROCESSES = 2
 RUN = Run(steps=1, batch_size=NUM_PROCESSES, device="cpu")
@@ -24,7 +25,7 @@ def run_in_all(function: Callable[..., None], *args: Any) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    spawn(_as_rank, (port, function, args), nprocs=NUM_PROCESSES)
+    start_processes(_as_rank, (port, function, args), NUM_PROCESSES, start_method=FORKS.get_start_method())
 
 
 def _as_rank(rank: int, port: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
