@@ -39,9 +39,10 @@ def main() -> None:
 def copies(encoder: LatentEncoder, num_clips: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return latents read from references, and those of the clips at the same spots, (latents, channels) each."""
     copied, true = [], []
-    for first in range(FIRST_CLIP, FIRST_CLIP + num_clips, CLIPS_AT_ONCE):
+    last = FIRST_CLIP + num_clips
+    for first in range(FIRST_CLIP, last, CLIPS_AT_ONCE):
         clips = [render_clip("train", index, WorldConfig(), num_subjects=1)
-                 for index in range(first, first + CLIPS_AT_ONCE)]
+                 for index in range(first, min(first + CLIPS_AT_ONCE, last))]
         batch = encode_clips(clips, encoder, with_events=False, canvas_share=CANVAS_SHARE, with_places=True)
         assert batch.places is not None
         num_frames, height, width = batch.latents.shape[2:]

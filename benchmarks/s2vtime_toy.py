@@ -5,7 +5,8 @@
 
 For each of the four shipped suites: the clips themselves (truth), the same through the model's VAE (the most that a
 transformer can reach with it), and the model's videos; scored, reported in OUT/<suite>/report, and printed as one
-Markdown table with the baselines. OUT also gets contact sheets of the model's first two videos of each suite.
+Markdown table with the baselines (with --limit N in OUT/<suite>-N). OUT also gets contact sheets of the model's first
+two videos of each suite.
 """
 
 import argparse
@@ -41,16 +42,16 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [f"| {' | '.join(['suite', '', *COLUMNS.values()])} |", "|---|---|" + "---:|" * len(COLUMNS)]
     for suite in arguments.suites:
-        asked = suite if arguments.limit is None else beginning(
-            suite, arguments.limit, arguments.out / "suites" / suite)
-        runs = [arguments.out / suite / system for system in SYSTEMS]
+        name = suite if arguments.limit is None else f"{suite}-{arguments.limit}"
+        asked = suite if arguments.limit is None else beginning(suite, arguments.limit, arguments.out / "suites" / name)
+        runs = [arguments.out / name / system for system in SYSTEMS]
         for system, run in zip(SYSTEMS, runs, strict=True):
             weights = [] if system == "truth" else ["--model", arguments.model]
             steps = ["--steps", str(arguments.steps)] if system == "alchemint" else []
             made = timed("run", "--suite", asked, "--system", system, "--out", run, *weights, *steps)
             scored = timed("score", run)
             print(f"{suite} {system}: made in {made:.0f} s, scored in {scored:.0f} s", file=sys.stderr, flush=True)
-        report = arguments.out / suite / "report"
+        report = arguments.out / name / "report"
         timed("report", *runs, "--out", report)
         rows += table(suite, json.loads((report / "report.json").read_text()))
         write_sheets(runs[-1], arguments.out)

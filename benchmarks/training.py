@@ -101,8 +101,9 @@ def toy_cases(options: argparse.Namespace) -> list[Case]:
     # A full pool takes a minute to fill, and is then as costly a step as a small one.
     streamed = Case("streamed clips, text encoder trained", recipe, (
         *common, "clips.num_groups=2", "clips.subject_shares=[0, 0, 1]", "clips.event_share=1"))
-    cached = Case("cached latents and texts", recipe, (*common, "text_encoder=null", "subject_weight=0",
-                                                       *data_overrides(options, 64, 64, 25, 6)))
+    # Clips on disk know neither their subjects' pixels nor which spot of a reference those show.
+    cached = Case("cached latents and texts", recipe, (*common, "text_encoder=null", "subject_weight=0", "guide=null",
+                                                       *data_overrides(options, 64, 64, 33, 8)))
     precompute(cached)
     return [replace(case, name=f"{case.name}, {name}", overrides=(*case.overrides, f"run.compile={name == 'compiled'}"))
             for case in (streamed, cached) for name in ("not compiled", "compiled")]

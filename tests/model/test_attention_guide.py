@@ -24,6 +24,10 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def drawn_by(seed: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed + row) for row in range(BATCH)]
+
+
 def places(*known: tuple[tuple[int, int, int, int, int], tuple[float, float]]) -> torch.Tensor:
     """Places (BATCH, 2, T, H, W, 2) of which only the `known` are there, by (row, reference, t, y, x)."""
     empty = torch.full((BATCH, 2, T, H, W, 2), NAN)
@@ -40,8 +44,9 @@ def test_the_loss_is_the_cross_entropy_of_each_head_at_its_corner() -> None:
     keys = torch.randint(T * H * W, num_keys, (BATCH, num_pairs, 4), generator=drawn)
     weights = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     guide = AttentionGuide((0,), queries, keys, weights, deque())
-    expected, count = 0.0, 0
+    expected = 0.0
     for row in range(BATCH):
+        of_sample, count = 0.0, 0
         for pair in range(num_pairs):
             for head in range(NUM_HEADS):
                 if not weights[row, pair]:
@@ -49,16 +54,17 @@ def test_the_loss_is_the_cross_entropy_of_each_head_at_its_corner() -> None:
                 logits = [sum(query[row, queries[row, pair], head, d].item() * key[row, other, head, d].item()
                               for d in range(DIM)) / math.sqrt(DIM) for other in range(num_keys)]
                 wanted = int(keys[row, pair, head % 4])
-                expected += math.log(sum(map(math.exp, logits))) - logits[wanted]
+                of_sample += math.log(sum(map(math.exp, logits))) - logits[wanted]
                 count += 1
-    assert guided_loss(query, key, guide).item() == pytest.approx(expected / count, rel=1e-5)
+        expected += of_sample / count / BATCH
+    assert guided_loss(query, key, guide).item() == pytest.approx(expected, rel=1e-5)
     nothing = guide._replace(weights=torch.zeros_like(weights))
     assert guided_loss(query, key, nothing).item() == 0
 
 
 def test_pairs_join_a_token_with_the_four_neighbours_of_its_spot() -> None:
     known = places(((0, 0, 0, 1, 2), (1.75, 2.25)), ((0, 1, 1, 2, 0), (0.5, 3.5)), ((1, 1, 1, 0, 3), (-3.0, 9.0)))
-    queries, keys, weights = pairs_of(known, H * W, W, num_pairs=3, generator=torch.Generator().manual_seed(0))
+    queries, keys, weights = pairs_of(known, H * W, W, num_pairs=3, generators=drawn_by(0))
     assert weights.sum(1).tolist() == [2, 1]
     found = {int(query): key.tolist() for row in range(BATCH)
              for query, key, weight in zip(queries[row], keys[row], weights[row], strict=True) if weight}
@@ -73,7 +79,7 @@ def test_pairs_are_drawn_from_all_that_have_a_place() -> None:
     everywhere = places(*(((0, 0, t, y, x), (1.0, 1.0)) for t in range(T) for y in range(H) for x in range(W)))
     seen: set[int] = set()
     for seed in range(200):
-        queries, _, weights = pairs_of(everywhere, H * W, W, 2, torch.Generator().manual_seed(seed))
+        queries, _, weights = pairs_of(everywhere, H * W, W, 2, drawn_by(seed))
         assert weights.tolist() == [[1, 1], [0, 0]]
         seen |= set(queries[0].tolist())
     assert seen == set(range(T * H * W))
@@ -97,7 +103,7 @@ def test_a_guide_changes_nothing_of_what_comes_out_and_teaches_where_to_look(
     for y in range(4):
         for x in range(1, 4):
             moved[0, 0, 0, y, x] = torch.tensor([y + 0.5, x - 0.5])
-    queries, keys, weights = pairs_of(moved, 16, 4, 12, torch.Generator().manual_seed(0))
+    queries, keys, weights = pairs_of(moved, 16, 4, 12, drawn_by(0)[:1])
     guide = AttentionGuide((1,), queries, keys, weights, deque())
     with torch.no_grad():
         assert torch.equal(model(**inputs, guide=guide).sample, model(**inputs).sample)

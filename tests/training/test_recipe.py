@@ -60,7 +60,9 @@ def test_a_fault_is_one_line_that_names_it(path: Path, override: str, message: s
 
 @pytest.mark.parametrize(("name", "override", "message"), [
     ("wan-1.3b-lora.yaml", "guide.weight=0.1", "clips of the toyworld tell it, those of data do not"),
-    ("toy.yaml", "run.context_parallel=2", "set run.context_parallel to 1")])
+    ("toy.yaml", "run.context_parallel=2", "set run.context_parallel to 1"),
+    ("toy.yaml", "clips.own_frame_share=1", "which spot of a cut-out a token shows is not known"),
+    ("toy.yaml", "guide.blocks=[]", r"guide\.blocks: .*at least 1 item")])
 def test_attention_is_not_guided_where_nothing_can_guide_it(name: str, override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_recipe(CONFIGS / name, [override])
@@ -92,6 +94,13 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, text: str | None, message: str
     ("model.base_dim=16", False), ("run.ema_decay=0.5", False), ("kl_weight=0", False)])
 def test_the_fingerprint_tells_what_decides_the_weights(path: Path, override: str, same: bool) -> None:
     assert (fingerprint(load_recipe(path, [override])) == fingerprint(load_recipe(path))) == same
+
+
+def test_a_fingerprint_is_of_what_a_recipe_uses() -> None:
+    lora = CONFIGS / "wan-1.3b-lora.yaml"
+    assert fingerprint(load_recipe(lora, ["world.num_frames=49"])) == fingerprint(load_recipe(lora))
+    toy = CONFIGS / "toy.yaml"
+    assert fingerprint(load_recipe(toy, ["world.num_frames=49"])) != fingerprint(load_recipe(toy))
 
 
 def test_clips_may_lie_in_an_object_store() -> None:

@@ -278,6 +278,26 @@ def test_a_guide_adds_its_loss_for_samples_that_keep_their_images(
     assert guided.transformer.blocks[0].attn1.to_q.weight.grad.abs().sum() > 0
 
 
+def test_a_guided_loss_is_the_mean_of_its_parts(
+    transformer_recipe: NewRecipe, new_objective: NewObjective, source: Callable[..., Any], vae: AutoencoderKLWan
+) -> None:
+    """However a batch is divided: parts with many pairs, with few, and with none."""
+    encoder = torch.no_grad()(lambda videos: encode_video(vae, as_pixels(videos)))
+    clips = [source(index, 1) for index in range(4)]
+    whole, *parts = (encode_clips(group, encoder, with_events=False, with_places=True)
+                     for group in (clips, clips[0::2], clips[1::2]))
+    for batch, rows in ((whole, [0]), (parts[0], [0])):
+        batch.places[rows] = float("nan")
+    few = whole.places[1].isnan().all(-1).logical_not().nonzero()[2:].unbind(1)
+    for batch, row in ((whole, 1), (parts[1], 0)):
+        batch.places[row][few] = float("nan")
+    objective = new_objective(transformer_recipe(seed=3, guide={"blocks": [0, 1], "weight": 0.5}))
+    with torch.no_grad():
+        losses = [objective.loss(part, Draws(0, 0, number, 2))[1]["guide_loss"] for number, part in enumerate(parts)]
+        assert objective.loss(whole, Draws(0, 0))[1]["guide_loss"].item() == pytest.approx(
+            torch.stack(losses).mean().item(), rel=1e-4)
+
+
 def test_a_guide_is_the_same_where_activations_are_computed_again(
     transformer_recipe: NewRecipe, new_objective: NewObjective, known: ClipBatch
 ) -> None:

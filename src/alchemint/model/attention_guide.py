@@ -4,7 +4,7 @@ A token that shows a spot of a subject, and the reference's tokens around the sa
 heads' attention is trained by cross-entropy to go there, head by head to one of the four neighbours of the spot (above
 or below, left or right), so that together they bring all that is needed to draw it.
 
-    loss = - mean over pairs of  log softmax_j(q k_j / sqrt(D)) at the neighbour's token,  over all keys j
+    loss = - mean over a sample's pairs of  log softmax_j(q k_j / sqrt(D)) at the neighbour's token,  over all keys j
 
 Supervising attention by known correspondences is what CAMEO (arXiv 2512.03045) does for views of a scene. Training
 alone knows of it: the model, and what it costs in use, stay as they are.
@@ -13,6 +13,7 @@ alone knows of it: the model, and what it costs in use, stay as they are.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,7 +40,8 @@ class AttentionGuide(NamedTuple):
 def guided_loss(query: Tensor, key: Tensor, guide: AttentionGuide) -> Tensor:
     """Return the cross-entropy of one block's attention, from queries and keys (B, K, heads, D), turned already.
 
-    Head h is guided to corner h % 4.
+    Head h is guided to corner h % 4. Samples count alike, however many pairs they have; those without any, as zero. So
+    a batch's loss is the mean of its parts'.
     """
     num_heads, dim = query.shape[2:]
     picked = query.gather(1, guide.queries[..., None, None].expand(-1, -1, num_heads, dim))
@@ -47,23 +49,23 @@ def guided_loss(query: Tensor, key: Tensor, guide: AttentionGuide) -> Tensor:
     corners = torch.arange(num_heads, device=query.device) % NUM_CORNERS
     wanted = guide.keys[..., corners].transpose(1, 2).unsqueeze(-1)
     entropy = logits.logsumexp(-1) - logits.gather(-1, wanted).squeeze(-1)
-    weights = guide.weights.unsqueeze(1)
-    return (entropy * weights).sum() / (weights.sum() * num_heads).clamp(min=1)
+    of_samples = (entropy.mean(1) * guide.weights).sum(1) / guide.weights.sum(1).clamp(min=1)
+    return of_samples.mean()
 
 
-def pairs_of(places: Tensor, per_frame: int, width: int, num_pairs: int, generator: torch.Generator | None = None
-             ) -> tuple[Tensor, Tensor, Tensor]:
+def pairs_of(places: Tensor, per_frame: int, width: int, num_pairs: int,
+             generators: Sequence[torch.Generator | None]) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries (B, P), keys (B, P, 4) and weights (B, P) of `num_pairs` tokens drawn from those with a place.
 
     places: (B, N, T, h, w, 2), where in reference n's grid of tokens (y, x; token i covers i .. i+1) the spot lies that
     a video token shows; NaN where it shows none. per_frame, width: the tokens of a frame and of a row. References'
-    tokens follow the video's. A token that shows several subjects counts for one of them.
+    tokens follow the video's. A token has a place in one reference at most. generators: one for each sample.
     """
-    batch, num_references, num_frames = places.shape[:3]
+    num_frames = places.shape[2]
     height = per_frame // width
     flat = places.flatten(2, 4)
     known = ~flat[..., 0].isnan()
-    rank = torch.rand(batch, num_references, num_frames * per_frame, generator=generator, device=places.device) * known
+    rank = known * torch.stack([torch.rand(known.shape[1:], generator=one, device=places.device) for one in generators])
     score, picked = rank.flatten(1).topk(min(num_pairs, rank[0].numel()), dim=1)
     reference, query = picked // (num_frames * per_frame), picked % (num_frames * per_frame)
     spot = flat.flatten(1, 2).gather(1, picked.unsqueeze(-1).expand(-1, -1, 2)).nan_to_num(0.0) - 0.5

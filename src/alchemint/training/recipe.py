@@ -179,7 +179,7 @@ class Guide(_Section):
     """Attention that is shown where in a reference to look (`model.attention_guide`), with clips of the toyworld, which
     know it: which blocks, and how much it weighs against the flow-matching loss."""
 
-    blocks: tuple[int, ...] = (2, 4)
+    blocks: tuple[int, ...] = Field((2, 4), min_length=1)
     weight: float = Field(0.1, gt=0)
     pairs_per_latent: int = Field(24, ge=1, description="tokens of a sample that are guided, for each latent frame")
 
@@ -255,6 +255,9 @@ class TransformerRecipe(_Section):
                              "tell it, those of data do not. Leave one of the two out")
         if self.guide is not None and self.run.context_parallel > 1:
             raise ValueError("guide works where a process holds all tokens of a sample: set run.context_parallel to 1")
+        if self.guide is not None and self.clips.own_frame_share == 1:
+            raise ValueError("guide has nothing to show with clips.own_frame_share 1: which spot of a cut-out a token "
+                             "shows is not known. Set it below 1, or leave guide out")
         return self
 
 
@@ -275,9 +278,13 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """Return a hash of all that decides the weights: the recipe without its paths, lengths and machine settings."""
+    """Return a hash of all that decides the weights: the recipe without its paths, lengths and machine settings.
+
+    What it does not use does not count: sections that are not there, and the toyworld where it has clips on disk.
+    """
     machine = set(Run.model_fields) - {"batch_size", "ema_decay", "precision"}
     paths = {"output": True, "vae": True, "init_from": True, "base": True, "validation": True}
-    values = recipe.model_dump(mode="json", exclude={**paths, "attention_backend": True, "guidance": True,
-                                                       "run": machine, "data": {"clips", "cache"}})
+    unused = {"world": True} if isinstance(recipe, TransformerRecipe) and recipe.data is not None else {}
+    values = recipe.model_dump(mode="json", exclude_none=True, exclude={
+        **paths, **unused, "attention_backend": True, "guidance": True, "run": machine, "data": {"clips", "cache"}})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -154,7 +154,7 @@ class TransformerObjective:
         t = self._draw_times(generators, latents.device)
         keep_images, keep_text = draw_kept(self._recipe.dropout, generators, latents.device)
         prompt_embeds, references, events = self._conditions(batch, keep_images, keep_text)
-        guide = self._guide(batch, keep_images, draws)
+        guide = self._guide(batch, keep_images, generators)
         prediction = self.transformer(flow.interpolate(latents, noise, t), t * flow.NUM_TRAIN_TIMESTEPS, prompt_embeds,
                                       references, events, guide=guide).sample
         target = flow.velocity(latents, noise)
@@ -261,7 +261,8 @@ class TransformerObjective:
         config = AutoencoderKLWan.load_config(self._start.vae)
         return config["scale_factor_temporal"], config["scale_factor_spatial"]
 
-    def _guide(self, batch: ClipBatch, keep_images: Tensor, draws: Draws) -> AttentionGuide | None:
+    def _guide(self, batch: ClipBatch, keep_images: Tensor, generators: list[torch.Generator]
+               ) -> AttentionGuide | None:
         """Return what attention is to look up in this batch, None where that is not known or not wanted."""
         options = self._recipe.guide
         if options is None or batch.places is None or not batch.places.shape[1]:
@@ -270,7 +271,7 @@ class TransformerObjective:
         places = reduce(batch.places, "b n t (h ph) (w pw) yx -> b n t h w yx", "mean", ph=patch, pw=patch) / patch
         num_frames, height, width = places.shape[2:5]
         queries, keys, weights = pairs_of(places, height * width, width, options.pairs_per_latent * num_frames,
-                                          draws.of_part())
+                                          generators)
         return AttentionGuide(options.blocks, queries, keys, weights * keep_images.unsqueeze(1), deque())
 
     def _draw_times(self, generators: list[torch.Generator], device: torch.device) -> Tensor:
