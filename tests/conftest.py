@@ -14,6 +14,8 @@ import pytest
 
 # As the command line does (see cli/main.py); torch reads it when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Tensors are small here: a second thread makes them slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
