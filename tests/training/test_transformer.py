@@ -254,10 +254,15 @@ def test_a_run_may_start_from_an_exported_pipeline(
 
 
 @pytest.fixture
-def known(source: Callable[..., Any], vae: AutoencoderKLWan) -> ClipBatch:
-    """A batch that knows which spot of a reference each token shows."""
+def with_places(vae: AutoencoderKLWan) -> Callable[[list[Any]], ClipBatch]:
+    """A function that makes a batch of clips, which knows which spot of a reference each token shows."""
     encoder = torch.no_grad()(lambda videos: encode_video(vae, as_pixels(videos)))
-    return encode_clips([source(index, 2) for index in range(3)], encoder, with_events=False, with_places=True)
+    return lambda clips: encode_clips(clips, encoder, with_events=False, with_places=True)
+
+
+@pytest.fixture
+def known(source: Callable[..., Any], with_places: Callable[[list[Any]], ClipBatch]) -> ClipBatch:
+    return with_places([source(index, 2) for index in range(3)])
 
 
 def test_a_guide_adds_its_loss_for_samples_that_keep_their_images(
@@ -279,15 +284,14 @@ def test_a_guide_adds_its_loss_for_samples_that_keep_their_images(
 
 
 def test_a_guided_loss_is_the_mean_of_its_parts(
-    transformer_recipe: NewRecipe, new_objective: NewObjective, source: Callable[..., Any], vae: AutoencoderKLWan
+    transformer_recipe: NewRecipe, new_objective: NewObjective, source: Callable[..., Any],
+    with_places: Callable[[list[Any]], ClipBatch]
 ) -> None:
     """However a batch is divided: parts with many pairs, with few, and with none."""
-    encoder = torch.no_grad()(lambda videos: encode_video(vae, as_pixels(videos)))
     clips = [source(index, 1) for index in range(4)]
-    whole, *parts = (encode_clips(group, encoder, with_events=False, with_places=True)
-                     for group in (clips, clips[0::2], clips[1::2]))
-    for batch, rows in ((whole, [0]), (parts[0], [0])):
-        batch.places[rows] = float("nan")
+    whole, *parts = map(with_places, (clips, clips[0::2], clips[1::2]))
+    for batch in (whole, parts[0]):
+        batch.places[0] = float("nan")
     few = whole.places[1].isnan().all(-1).logical_not().nonzero()[2:].unbind(1)
     for batch, row in ((whole, 1), (parts[1], 0)):
         batch.places[row][few] = float("nan")

@@ -250,12 +250,14 @@ class TransformerRecipe(_Section):
 
     @model_validator(mode="after")
     def _guided_where_places_are_known(self) -> "TransformerRecipe":
-        if self.guide is not None and self.data is not None:
+        if self.guide is None:
+            return self
+        if self.data is not None:
             raise ValueError("guide needs to know which spot of a reference each token shows; clips of the toyworld "
                              "tell it, those of data do not. Leave one of the two out")
-        if self.guide is not None and self.run.context_parallel > 1:
+        if self.run.context_parallel > 1:
             raise ValueError("guide works where a process holds all tokens of a sample: set run.context_parallel to 1")
-        if self.guide is not None and self.clips.own_frame_share == 1:
+        if self.clips.own_frame_share == 1:
             raise ValueError("guide has nothing to show with clips.own_frame_share 1: which spot of a cut-out a token "
                              "shows is not known. Set it below 1, or leave guide out")
         return self
